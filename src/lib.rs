@@ -1,0 +1,27 @@
+//! Weir: a policy-enforcing runtime gate for AI agents.
+//!
+//! Every call travels one line: decide, reserve, record the intent, execute, settle, record the
+//! outcome, score. The core (`model` to `pep`) is plain data and total functions: it has no clock,
+//! no file, no socket and no thread of its own, and compiles with `--no-default-features`.
+//! The edges (`journal`, `sandbox`, `surface`, `cli`) are plugged in behind the ports of `pep`.
+
+pub mod model;
+
+pub mod audit;
+pub mod ledger;
+pub mod policy;
+pub mod risk;
+
+pub mod pdp;
+pub mod pip;
+
+pub mod pep;
+
+pub mod journal;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
+#[cfg(feature = "serve")]
+pub mod surface;
+
+#[cfg(feature = "cli")]
+pub mod cli;

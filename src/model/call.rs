@@ -1,0 +1,141 @@
+//! One intercepted request in normal form: subject, action, resource, arguments.
+//!
+//! The shape follows the OpenID AuthZEN Authorization API 1.0 (subject, action, resource, context).
+//! What arrives from an agent is only ever the action, the resource and the arguments; the subject
+//! is set by the surface from the authenticated connection.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Digest, Name, canonical};
+
+/// The identity of one call; also the idempotency key of its reservation.
+pub type CallId = Name;
+
+/// Who asks: set by the gate from the connection, never by the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// The organisation that pays.
+    pub org: Name,
+    /// The agent.
+    pub agent: Name,
+    /// The session: one conversation or one program's life.
+    pub session: Name,
+    /// The run inside the session: one task given to the agent.
+    pub run: Name,
+    /// Agents that delegated to this one, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delegation: Vec<Name>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Action {
+    /// Call a tool of the host.
+    #[serde(rename = "tool.call")]
+    ToolCall,
+    /// Run generated code in the sandbox.
+    #[serde(rename = "code.run")]
+    CodeRun,
+    /// Import a module inside generated code.
+    #[serde(rename = "code.import")]
+    CodeImport,
+    /// Hand a task to another agent.
+    #[serde(rename = "agent.invoke")]
+    AgentInvoke,
+    /// Ask a model to generate.
+    #[serde(rename = "model.generate")]
+    ModelGenerate,
+    /// Fetch a package, model, dataset or tool from a registry.
+    #[serde(rename = "package.fetch")]
+    PackageFetch,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 6] =
+        [Self::ToolCall, Self::CodeRun, Self::CodeImport, Self::AgentInvoke, Self::ModelGenerate, Self::PackageFetch];
+
+    /// The word used in policies, logs and receipts.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ToolCall => "tool.call",
+            Self::CodeRun => "code.run",
+            Self::CodeImport => "code.import",
+            Self::AgentInvoke => "agent.invoke",
+            Self::ModelGenerate => "model.generate",
+            Self::PackageFetch => "package.fetch",
+        }
+    }
+
+    /// The action named by `word`, if there is one.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.word() == word)
+    }
+}
+
+/// What the action is done to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resource {
+    /// The tool, module, peer, model or package; for code, the guest (`python`).
+    pub name: Name,
+    /// The registry of a package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<Name>,
+    /// The exact revision of a package (a version or a commit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Name>,
+    /// The digest of a package's bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+impl Resource {
+    /// A resource that is only a name.
+    #[must_use]
+    pub const fn named(name: Name) -> Self {
+        Self { name, registry: None, revision: None, digest: None }
+    }
+}
+
+/// One intercepted request in normal form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// Identity and idempotency key.
+    pub id: CallId,
+    /// Who asks.
+    pub subject: Subject,
+    /// What is asked for.
+    pub action: Action,
+    /// What it is done to.
+    pub resource: Resource,
+    /// The arguments, exactly as they will be forwarded.
+    #[serde(default)]
+    pub args: Map<String, Value>,
+    /// The call in whose execution this one was made (a tool call inside generated code).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<CallId>,
+    /// The surface that intercepted it.
+    pub surface: Name,
+}
+
+impl Call {
+    /// The digest that binds an approval or a receipt to what will run: action, resource, arguments
+    /// and subject, without the id.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let bound = (self.action, &self.resource, self.args_text(), &self.subject);
+        Digest::of(canonical(&bound).as_bytes())
+    }
+
+    /// The arguments as the JSON text that is forwarded; integers keep all their digits.
+    #[must_use]
+    pub fn args_text(&self) -> String {
+        Value::Object(self.args.clone()).to_string()
+    }
+}

@@ -1,0 +1,112 @@
+//! What generated code is granted: limits and capabilities, all absent unless a policy gives them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Amounts, Kind, Millis};
+
+/// Bounds of one execution of generated code. Every field is enforced by the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeLimits {
+    /// Linear memory of the guest, bytes.
+    pub memory_bytes: u64,
+    /// Wall time of one execution without the time spent in host tools.
+    pub wall_ms: Millis,
+    /// Wasmtime fuel of one execution.
+    pub fuel: u64,
+    /// Native stack of the guest, bytes.
+    pub stack_bytes: u64,
+    /// Bytes printed by one execution; more is cut and said so.
+    pub output_bytes: u64,
+    /// Bytes of one result or of one tool call's arguments.
+    pub result_bytes: u64,
+    /// Nested calls in one execution.
+    pub callbacks: u64,
+    /// Time that one host tool may take.
+    pub tool_ms: Millis,
+}
+
+/// The clock that the guest sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// A clock that stands still at the start of the session's first execution.
+    Frozen,
+    /// The clock of this machine.
+    Real,
+}
+
+/// The randomness that the guest sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Randomness {
+    /// A generator seeded from the session's name: the same session repeats itself.
+    Seeded,
+    /// The operating system's generator.
+    Real,
+}
+
+/// What may be done with a preopened folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Read files and list folders.
+    Read,
+    /// Also create, change and remove.
+    Write,
+}
+
+/// A host folder that the guest sees under a path of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preopen {
+    /// Absolute path inside the guest.
+    pub guest: String,
+    /// Path on the host; relative paths start at the policy file's folder.
+    pub host: String,
+    /// Read or write.
+    pub access: Access,
+}
+
+/// How long the variables of generated code live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// A fresh interpreter for every execution.
+    Nothing,
+    /// Variables live until the run (one task) ends.
+    Run,
+    /// Variables live until the session ends.
+    Session,
+}
+
+/// Everything that one execution of generated code may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeGrant {
+    /// Bounds.
+    pub limits: CodeLimits,
+    /// Modules that may be imported; `a` grants `a.b` too.
+    pub imports: Vec<String>,
+    /// Folders.
+    pub files: Vec<Preopen>,
+    /// The clock.
+    pub clock: Clock,
+    /// The randomness.
+    pub randomness: Randomness,
+    /// How long variables live.
+    pub keep: Keep,
+}
+
+impl CodeLimits {
+    /// What an execution under these limits can use at most.
+    #[must_use]
+    pub const fn worst_case(&self) -> Amounts {
+        Amounts::ZERO
+            .with(Kind::Calls, 1)
+            .with(Kind::WallMs, self.wall_ms.0)
+            .with(Kind::Fuel, self.fuel)
+            .with(Kind::MemoryBytes, self.memory_bytes)
+            .with(Kind::OutputBytes, self.output_bytes.saturating_add(self.result_bytes))
+    }
+}

@@ -1,0 +1,121 @@
+//! The budget kinds: one table from which parsing, accounting, metrics and docs follow.
+//!
+//! It stands in `model` because policies name kinds and the ledger counts them, and neither may
+//! know the other. Adding a kind is adding one variant and one row.
+
+use serde::{Deserialize, Serialize};
+
+/// What a budget counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Gated calls of any action.
+    Calls,
+    /// Tool calls, nested ones included.
+    ToolCalls,
+    /// Milliseconds of wall time in generated code, host tools excluded.
+    WallMs,
+    /// Wasmtime fuel consumed by generated code.
+    Fuel,
+    /// Peak bytes of guest linear memory.
+    MemoryBytes,
+    /// Bytes printed or returned by generated code.
+    OutputBytes,
+    /// Bytes sent to another machine.
+    EgressBytes,
+    /// Model tokens, input and output together.
+    Tokens,
+    /// Millionths of a US dollar.
+    MicroUsd,
+    /// Milliseconds of one GPU.
+    GpuMs,
+}
+
+/// How amounts of a kind combine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// Amounts add up.
+    Flow,
+    /// The highest amount counts; concurrent reservations do not add up.
+    Peak,
+}
+
+/// What becomes of a reservation whose outcome is unknown (crash, lost host).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCrash {
+    /// Counted as spent: the action may have happened, or may have cost money.
+    Spent,
+    /// Released: the resource ended with the process.
+    Released,
+}
+
+/// One row of [`KINDS`].
+#[derive(Clone, Copy, Debug)]
+pub struct KindRow {
+    /// The kind.
+    pub kind: Kind,
+    /// Its name in TOML, JSON and metrics.
+    pub name: &'static str,
+    /// Its unit, for people.
+    pub unit: &'static str,
+    /// How its amounts combine.
+    pub nature: Nature,
+    /// What an unknown outcome costs.
+    pub on_crash: OnCrash,
+    /// One line for the docs.
+    pub about: &'static str,
+}
+
+macro_rules! row {
+    ($kind:ident, $name:literal, $unit:literal, $nature:ident, $crash:ident, $about:literal) => {
+        KindRow {
+            kind: Kind::$kind,
+            name: $name,
+            unit: $unit,
+            nature: Nature::$nature,
+            on_crash: OnCrash::$crash,
+            about: $about,
+        }
+    };
+}
+
+/// Every budget kind, in the order of [`Kind`].
+pub const KINDS: [KindRow; 10] = [
+    row!(Calls, "calls", "calls", Flow, Spent, "gated calls of any action"),
+    row!(ToolCalls, "tool_calls", "calls", Flow, Spent, "tool calls, nested ones included"),
+    row!(WallMs, "wall_ms", "ms", Flow, Released, "wall time of generated code, host tools excluded"),
+    row!(Fuel, "fuel", "fuel", Flow, Released, "Wasmtime fuel of generated code"),
+    row!(MemoryBytes, "memory_bytes", "bytes", Peak, Released, "peak linear memory of a guest"),
+    row!(OutputBytes, "output_bytes", "bytes", Flow, Released, "bytes printed or returned by generated code"),
+    row!(EgressBytes, "egress_bytes", "bytes", Flow, Spent, "bytes sent to another machine"),
+    row!(Tokens, "tokens", "tokens", Flow, Spent, "model tokens, input and output together"),
+    row!(MicroUsd, "micro_usd", "micro-USD", Flow, Spent, "money, in millionths of a US dollar"),
+    row!(GpuMs, "gpu_ms", "GPU-ms", Flow, Spent, "milliseconds of one GPU"),
+];
+
+impl Kind {
+    /// The row of this kind.
+    #[must_use]
+    pub const fn row(self) -> &'static KindRow {
+        &KINDS[self as usize]
+    }
+
+    /// The kind named `name`, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS.iter().find(|row| row.name == name).map(|row| row.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_in_the_order_of_the_variants() {
+        for (index, row) in KINDS.iter().enumerate() {
+            assert_eq!(row.kind as usize, index, "{}", row.name);
+            assert_eq!(Kind::from_name(row.name), Some(row.kind));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The policy enforcement point (PEP): the gate and its one line.
+//!
+//! `line.rs` is the whole line. Ports are what the edges implement; stages are the values between
+//! the steps. This module must not know any edge.
+
+mod answer;
+mod gate;
+mod line;
+mod nest;
+pub mod port;
+mod stage;
+mod state;
+
+pub use answer::Answer;
+pub use gate::{Gate, GateFault};
+pub use stage::{Durable, Reserved};

@@ -1,0 +1,164 @@
+//! The ports: what the edges implement for the gate, and nothing else of the gate that they see.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use crate::audit::{Head, Sealed};
+use crate::model::{Action, Call, CallId, CodeGrant, Digest, Millis, Name, Outcome, Timestamp};
+
+use super::{Answer, Durable, Reserved};
+
+/// Tells the time. The only clock of the core.
+pub trait Clock: Send + Sync {
+    /// Now, in milliseconds since the Unix epoch.
+    fn now(&self) -> Timestamp;
+}
+
+/// Why the journal could not take or give entries.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JournalFault(pub String);
+
+/// A write that is under way; the entry is durable once [`Ticket::wait`] has returned `Ok`.
+#[derive(Debug)]
+pub enum Ticket {
+    /// Already decided.
+    Ready(Result<(), JournalFault>),
+    /// Decided by another thread.
+    Awaited(std::sync::mpsc::Receiver<Result<(), JournalFault>>),
+}
+
+impl Ticket {
+    /// Waits until the entry is durable.
+    ///
+    /// # Errors
+    /// The fault that kept it from becoming durable; a lost writer is a fault.
+    pub fn wait(self) -> Result<(), JournalFault> {
+        match self {
+            Self::Ready(result) => result,
+            Self::Awaited(receiver) => {
+                receiver.recv().unwrap_or_else(|_| Err(JournalFault("the journal's writer is gone".into())))
+            }
+        }
+    }
+}
+
+/// Keeps entries durably, in order. Once an append has failed, every later one must fail too.
+pub trait Journal: Send + Sync {
+    /// Takes the next entry. Called in order of `seq`, never concurrently.
+    fn append(&self, entry: Sealed) -> Ticket;
+
+    /// Gives every entry's text to `each`, in order, and returns the signed head if one is kept.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    fn replay(&self, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault>;
+}
+
+/// Runs what was allowed, reserved and recorded. It cannot be called without proof of all three.
+pub trait Executor: Send + Sync {
+    /// Runs `work`; nested calls go back through `inner`. Never panics on purpose: a fault is an
+    /// [`Outcome`] with status `Broken`.
+    fn execute(&self, work: &Durable<Reserved>, inner: &dyn Inner) -> Outcome;
+
+    /// Forgets whatever is kept for a session.
+    fn close(&self, session: &Name) {
+        let _ = session;
+    }
+}
+
+/// The line as seen from inside an execution: every nested call walks all of it.
+pub trait Inner: Sync {
+    /// Decides, reserves, records, runs and settles a call made by generated code.
+    fn call(&self, action: Action, resource: &str, args: Map<String, Value>) -> Answer;
+
+    /// The tools for which generated code gets stubs.
+    fn tools(&self) -> Vec<ToolSpec>;
+
+    /// True once the caller has gone or cancelled: stop at the next chance.
+    fn cancelled(&self) -> bool;
+}
+
+/// The host of the tools: closures, clients and files stay there.
+pub trait ToolHost: Send + Sync {
+    /// The tools that the host offers.
+    fn tools(&self) -> Vec<ToolSpec>;
+
+    /// Runs one tool; must return within `deadline`, with status `Unknown` when the host did not
+    /// answer in time.
+    fn call(&self, id: &CallId, tool: &str, args: &Map<String, Value>, deadline: Millis) -> Outcome;
+
+    /// True once the caller has gone or cancelled.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// What generated code needs to know of a tool to call it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolSpec {
+    /// The name: a Python identifier.
+    pub name: Name,
+    /// What it does, for `help()`.
+    #[serde(default)]
+    pub description: String,
+    /// Parameters in positional order.
+    #[serde(default)]
+    pub params: Vec<Param>,
+    /// True for the tool whose call ends the program with an answer.
+    #[serde(default)]
+    pub is_final: bool,
+    /// True when the host says that this tool is another agent: its calls are `agent.invoke`.
+    #[serde(default)]
+    pub is_agent: bool,
+}
+
+/// One parameter of a tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Param {
+    /// Its name.
+    pub name: Name,
+    /// False when it may be left out.
+    #[serde(default)]
+    pub required: bool,
+}
+
+/// What a person said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// Yes; the text says who and how, for the record.
+    Granted(String),
+    /// No.
+    Refused,
+    /// No answer in time.
+    Expired,
+    /// Nobody can be asked.
+    Unavailable,
+}
+
+/// Asks a person, on a channel that the agent cannot reach.
+pub trait Approver: Send + Sync {
+    /// Asks about exactly this call; `bound` is the digest of call and policy that the answer is for.
+    fn ask(&self, call: &Call, why: &str, bound: Digest, timeout: Millis) -> Approval;
+}
+
+/// An approver where there is nobody to ask.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nobody;
+
+impl Approver for Nobody {
+    fn ask(&self, _: &Call, _: &str, _: Digest, _: Millis) -> Approval {
+        Approval::Unavailable
+    }
+}
+
+/// What an executor of generated code reads out of its work.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeWork<'a> {
+    /// The call; `args.code` is the program and `args.variables` what to set before it runs.
+    pub call: &'a Call,
+    /// What it is granted.
+    pub grant: &'a CodeGrant,
+}

@@ -1,0 +1,1 @@
+//! The policy information point (PIP): gathers the facts that a decision reads.

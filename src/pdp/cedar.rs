@@ -49,7 +49,8 @@ pub(super) fn text(rule: &Rule) -> String {
         text.push_str(&format!(" unless {{ [{names}].contains(resource) }}"));
     }
     if let Some(when) = &rule.when {
-        text.push_str(&format!(" when {{ {when} }}"));
+        // On lines of its own, so that a comment at its end cannot swallow what follows.
+        text.push_str(&format!(" when {{ (\n{when}\n) }}"));
     }
     text.push(';');
     text

@@ -12,6 +12,8 @@ mod explain;
 mod facts;
 mod permit;
 mod structure;
+#[cfg(test)]
+mod twin;
 
 pub use compile::Compiled;
 pub use decide::decide;

@@ -52,6 +52,17 @@ pub enum Body {
         /// The approval, when a person was asked.
         approval: Option<String>,
     },
+    /// A person granted a further tranche of a budget at its cap.
+    Raise {
+        /// The budget's id.
+        budget: String,
+        /// The account.
+        account: String,
+        /// How much more.
+        by: u64,
+        /// Who approved and how.
+        approval: String,
+    },
     /// A call ended, or was refused before it began.
     Outcome(Box<OutcomeEntry>),
     /// A reservation without an outcome was ended (crash, lost host).
@@ -88,3 +99,5 @@ pub struct OutcomeEntry {
     /// The signed receipt.
     pub receipt: Receipt,
 }
+
+impl Body { pub fn intent(call: &Call, policy: Digest, held: Amounts, approval: Option<String>) -> Self { let _ = (call, policy, held, approval); todo!() } }

@@ -41,6 +41,7 @@ pub struct ReceiptParts<'a> {
 }
 
 impl Receipt {
+    pub fn session(&self) -> &Name { todo!() }
     /// Makes and signs a receipt. No argument value, result or secret goes into it: digests only.
     #[must_use]
     pub fn sign(parts: &ReceiptParts<'_>, key: &Key) -> Self {

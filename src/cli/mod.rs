@@ -1,1 +1,73 @@
-//! The commands.
+//! The commands: one file each, and one row each in [`Command`].
+//!
+//! This is the composition root, the only place that names concrete edges. Exit codes: 0 done,
+//! 1 the program or the check failed, 2 usage or policy, 3 denied, 4 budget or limit.
+
+mod audit;
+mod compose;
+mod demo;
+mod explain;
+mod guest;
+mod policy;
+mod profile;
+mod run;
+mod score;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A policy-enforcing runtime gate for AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole job on a recorded agent run: no network, no key.
+    Demo(demo::Args),
+    /// Run a Python program under a policy.
+    Run(run::Args),
+    /// Serve the gate on a Unix socket or on loopback TCP.
+    Serve(serve::Args),
+    /// Import or show a threat profile.
+    Profile(profile::Args),
+    /// Derive or check a policy.
+    Policy(policy::Args),
+    /// Say how a call would be decided, and why.
+    Explain(explain::Args),
+    /// Verify, show or export the journal.
+    Audit(audit::Args),
+    /// Show the risk factors as declared, permitted and observed.
+    Score(score::Args),
+    /// Build the Python guest ahead of time, or list what is cached.
+    Guest(guest::Args),
+}
+
+/// Parses the command line, runs the command and gives its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Profile(args) => profile::run(args),
+        Command::Policy(args) => policy::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Audit(args) => audit::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Guest(args) => guest::run(args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(text) => {
+            anstream::eprintln!("{text}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -71,4 +71,7 @@ impl Ledger {
     pub fn balances(&self) -> Vec<Balance> {
         todo!()
     }
+
+    pub fn replay_intent(&mut self, id: &CallId, subject: &Subject, held: Amounts) { let _ = (id, subject, held); todo!() }
+    pub fn replay_outcome(&mut self, id: &CallId, posted: Amounts) { let _ = (id, posted); todo!() }
 }

@@ -1,9 +1,111 @@
-//! The decision.
-use super::{Compiled, Facts};
-use crate::model::{Call, Decision};
-/// Decides.
+//! The decision: structure first (tools, arguments, modules, packages, peers), then rules.
+//!
+//! Strictest wins; no rule means deny; what cannot be evaluated is a deny. Order of rules never
+//! matters. Pure and total.
+
+use super::compile::strictest;
+use super::{Compiled, Facts, cedar, structure};
+use crate::model::{Action, Amounts, Call, CodeGrant, Decision, Effect, Kind, Obligation, Reason, ReasonCode};
+use crate::policy::Rule;
+
+/// Decides `call` under `policy` and `facts`.
 #[must_use]
 pub fn decide(policy: &Compiled, facts: &Facts, call: &Call) -> Decision {
-    let _ = (policy, facts, call);
-    todo!()
+    let refused = structure::refusal(policy.policy(), call);
+    let (effect, reason) = match refused {
+        Some(reason) => (Effect::Deny, reason),
+        None => by_rules(policy, facts, call),
+    };
+    let grant = (effect != Effect::Deny).then(|| grant(policy, facts, call)).flatten();
+    let reserve = match effect {
+        Effect::Deny => Amounts::ZERO,
+        Effect::Allow | Effect::Ask => reserve(policy, call, grant.as_ref()),
+    };
+    let obligations = if effect == Effect::Deny { Vec::new() } else { obligations(policy, call) };
+    Decision { effect, reason, obligations, reserve, grant, policy: policy.policy().digest }
+}
+
+fn by_rules(policy: &Compiled, facts: &Facts, call: &Call) -> (Effect, Reason) {
+    let rules = &policy.policy().rules;
+    let Some(slice) = policy.slice(call) else { return none(policy, call) };
+    let effect_of = |index: usize| rules.get(index).map(|rule| (rule.effect, index));
+    let mut best = slice.fixed.and_then(effect_of);
+    if !slice.conditional.is_empty() {
+        let verdict = cedar::evaluate(&slice.conditional, facts, call, policy.effect_class(call).word());
+        if let Some(rule) = verdict.failed.iter().min().and_then(|index| rules.get(*index)) {
+            let detail = "the rule's condition could not be evaluated on this call";
+            return (Effect::Deny, Reason::new(ReasonCode::RuleError, detail).by(&rule.id, &rule.answers));
+        }
+        for held in verdict.held.iter().copied().filter_map(effect_of) {
+            best = strictest(best, held);
+        }
+    }
+    match best.and_then(|(effect, index)| Some((effect, rules.get(index)?))) {
+        Some((effect, rule)) => (effect, by(rule, effect, policy, call)),
+        None => none(policy, call),
+    }
+}
+
+fn by(rule: &Rule, effect: Effect, policy: &Compiled, call: &Call) -> Reason {
+    let code = if effect == Effect::Allow { ReasonCode::Allowed } else { ReasonCode::Rule };
+    let reason = Reason::new(code, rule.reason.trim_end_matches('.')).by(&rule.id, &rule.answers);
+    match effect {
+        Effect::Allow => reason,
+        Effect::Ask | Effect::Deny => reason.instead(structure::instead(policy.policy(), call)),
+    }
+}
+
+fn none(policy: &Compiled, call: &Call) -> (Effect, Reason) {
+    let detail = format!("no rule of the policy allows {}", call.action.word());
+    (Effect::Deny, Reason::new(ReasonCode::NoRule, detail).instead(structure::instead(policy.policy(), call)))
+}
+
+fn obligations(policy: &Compiled, call: &Call) -> Vec<Obligation> {
+    if call.action != Action::ToolCall {
+        return Vec::new();
+    }
+    let tool = policy.policy().tools.get(call.resource.name.as_str());
+    tool.map(|tool| tool.labels.iter().cloned().map(Obligation::AddLabel).collect()).unwrap_or_default()
+}
+
+/// The grant of one execution: the policy's, attenuated to what the budgets still hold.
+fn grant(policy: &Compiled, facts: &Facts, call: &Call) -> Option<CodeGrant> {
+    if call.action != Action::CodeRun {
+        return None;
+    }
+    let code = policy.policy().code.as_ref()?;
+    let mut limits = code.limits;
+    let least = |limit: u64, kind: Kind| limit.min(facts.left(kind).max(1));
+    limits.wall_ms.0 = least(limits.wall_ms.0, Kind::WallMs);
+    limits.fuel = least(limits.fuel, Kind::Fuel);
+    limits.memory_bytes = least(limits.memory_bytes, Kind::MemoryBytes);
+    let output = facts.left(Kind::OutputBytes).max(1);
+    limits.result_bytes = limits.result_bytes.min(output / 2);
+    limits.output_bytes = limits.output_bytes.min(output - limits.result_bytes);
+    Some(CodeGrant {
+        limits,
+        imports: code.imports.clone(),
+        files: code.files.clone(),
+        clock: code.clock,
+        randomness: code.randomness,
+        keep: policy.policy().memory.survive,
+    })
+}
+
+/// What must be held before the call may run.
+fn reserve(policy: &Compiled, call: &Call, grant: Option<&CodeGrant>) -> Amounts {
+    let one = Amounts::ZERO.with(Kind::Calls, 1);
+    match call.action {
+        Action::CodeRun => grant.map_or(one, |grant| grant.limits.worst_case()),
+        Action::ToolCall => {
+            let cost = policy.policy().tools.get(call.resource.name.as_str()).map_or(Amounts::ZERO, |tool| tool.cost.0);
+            cost.with(Kind::Calls, 1).with(Kind::ToolCalls, 1)
+        }
+        Action::AgentInvoke => one.with(Kind::ToolCalls, 1),
+        Action::ModelGenerate => {
+            let tokens = call.args.get("max_tokens").and_then(serde_json::Value::as_u64).unwrap_or(u64::MAX);
+            one.with(Kind::Tokens, tokens)
+        }
+        Action::CodeImport | Action::PackageFetch => one,
+    }
 }

@@ -1,9 +1,16 @@
-//! The trace of a decision, for people and JSON.
-use super::{Compiled, Facts};
-use crate::model::{Call, Decision, Effect, ThreatId};
+//! The trace of a decision, for people and JSON: every rule that could speak of the call, whether it
+//! held, the one that decided, and what would be allowed.
+//!
+//! It decides by the same function as the line and only adds to it; it must never decide by itself.
+
+use cedar_policy::PolicySet;
 use serde::Serialize;
+
+use super::{Compiled, Facts, cedar, decide, structure};
+use crate::model::{Call, Decision, Effect, ThreatId};
+
 /// One rule tried.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// Rule id.
     pub rule: String,
@@ -14,19 +21,39 @@ pub struct Step {
     /// Threats answered.
     pub answers: Vec<ThreatId>,
 }
+
 /// How a decision came about.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trace {
-    /// Checks and rules in the order tried.
+    /// Rules that speak of this action, in file order.
     pub steps: Vec<Step>,
     /// The decision.
     pub decision: Decision,
-    /// What would be allowed instead.
-    pub allowed: Vec<String>,
+    /// What would be allowed instead; empty for an allowed call.
+    pub allowed: String,
 }
-/// Decides and says how.
+
+/// Decides `call` and says how.
 #[must_use]
 pub fn explain(policy: &Compiled, facts: &Facts, call: &Call) -> Trace {
-    let _ = (policy, facts, call);
-    todo!()
+    let decision = decide(policy, facts, call);
+    let refused = structure::refusal(policy.policy(), call).is_some();
+    let rules =
+        if refused { Vec::new() } else { policy.slice(call).map(|slice| slice.rules.clone()).unwrap_or_default() };
+    let steps = rules.into_iter().filter_map(|index| step(policy, facts, call, index)).collect();
+    let allowed = match decision.effect {
+        Effect::Allow => String::new(),
+        Effect::Ask => "the same call, once a person has approved it".to_owned(),
+        Effect::Deny => decision.reason.instead.clone(),
+    };
+    Trace { steps, decision, allowed }
+}
+
+fn step(policy: &Compiled, facts: &Facts, call: &Call, index: usize) -> Option<Step> {
+    let rule = policy.policy().rules.get(index)?;
+    let mut alone = PolicySet::new();
+    cedar::add(&mut alone, index, rule).ok()?;
+    let verdict = cedar::evaluate(&alone, facts, call, policy.effect_class(call).word());
+    let held = if verdict.failed.is_empty() { Some(!verdict.held.is_empty()) } else { None };
+    Some(Step { rule: rule.id.clone(), effect: rule.effect, held, answers: rule.answers.clone() })
 }

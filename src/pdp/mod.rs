@@ -4,11 +4,16 @@
 //! peers are checked here in Rust, rules by Cedar. Any evaluation error is a deny: Cedar alone
 //! would skip an erroring `forbid`.
 
+mod argument;
+mod cedar;
 mod compile;
 mod decide;
 mod explain;
 mod facts;
 mod permit;
+mod structure;
+#[cfg(test)]
+mod twin;
 
 pub use compile::Compiled;
 pub use decide::decide;

@@ -1,16 +1,22 @@
-//! The gate: state, ports and the operations that surfaces use.
-use super::{
-    Answer, Durable, Reserved,
-    port::{Approver, Clock, Executor, Journal, JournalFault, ToolHost},
-};
-use crate::audit::Key;
-use crate::ledger::{Balance, Limit};
-use crate::model::{Call, Name, Outcome};
-use crate::pdp::{Compiled, Trace};
-use crate::risk::FactorScore;
-use std::sync::Arc;
+//! The gate: the state, the ports, and what surfaces may ask of it besides the line itself.
+//!
+//! One lock guards the state. Under it stand only decisions, arithmetic and hashing; waiting for the
+//! journal, for people and for executors happens outside.
 
-/// Why a gate could not be opened.
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use super::port::{Approver, Clock, Journal, JournalFault, Ticket};
+use super::state::State;
+use crate::audit::{Bad, Body, Key, Receipt, verify};
+use crate::ledger::{AccountId, Balance, Limit, Tier};
+use crate::model::{Call, CallId, Digest, Evidence, Happened, Millis, Name, Reason, ReasonCode, Timestamp};
+use crate::pdp::{Compiled, Trace, explain};
+use crate::pip;
+use crate::policy::Scope;
+use crate::risk::FactorScore;
+
+/// Why a gate could not be opened, or a policy not be put into force.
 #[derive(Debug, thiserror::Error)]
 pub enum GateFault {
     /// The journal could not be read or written.
@@ -18,12 +24,34 @@ pub enum GateFault {
     Journal(#[from] JournalFault),
     /// The journal does not verify.
     #[error("the journal does not verify: {0}")]
-    Tampered(crate::audit::Bad),
+    Tampered(#[from] Bad),
 }
 
-/// The gate.
+/// What the edges plug in.
+pub(super) struct Ports {
+    pub journal: Box<dyn Journal>,
+    pub clock: Box<dyn Clock>,
+    pub approver: Box<dyn Approver>,
+    pub key: Key,
+}
+
+/// The policy in force with the limits that it sets.
+struct InForce {
+    policy: Arc<Compiled>,
+    limits: Arc<Vec<Limit>>,
+}
+
+/// The gate. Share it by reference; every operation may be called from any thread.
 pub struct Gate {
-    _private: (),
+    state: Mutex<State>,
+    force: RwLock<Arc<InForce>>,
+    pub(super) ports: Ports,
+    refusals: AtomicU64,
+}
+
+/// The critical section.
+pub(super) struct Locked<'a> {
+    pub state: MutexGuard<'a, State>,
 }
 
 impl Gate {
@@ -31,7 +59,7 @@ impl Gate {
     /// records the policy.
     ///
     /// # Errors
-    /// [`GateFault`].
+    /// [`GateFault`] when the journal cannot be read, does not verify, or cannot be written.
     pub fn open(
         policy: Arc<Compiled>,
         journal: Box<dyn Journal>,
@@ -39,72 +67,238 @@ impl Gate {
         approver: Box<dyn Approver>,
         key: Key,
     ) -> Result<Self, GateFault> {
-        let _ = (policy, journal, clock, approver, key);
-        todo!()
+        let ports = Ports { journal, clock, approver, key };
+        let state = replayed(&ports)?;
+        let force = RwLock::new(Arc::new(in_force(policy)));
+        let gate = Self { state: Mutex::new(state), force, ports, refusals: AtomicU64::new(0) };
+        gate.begin()?;
+        Ok(gate)
     }
-    /// The whole line: decide, reserve, record, execute, settle, record, score.
-    pub fn handle(&self, call: Call, executor: &dyn Executor, host: &dyn ToolHost) -> Answer {
-        let _ = (call, executor, host);
-        todo!()
-    }
-    /// The first half for a call that the host runs itself.
-    ///
-    /// # Errors
-    /// The answer, when it was refused.
-    pub fn admit(&self, call: Call) -> Result<Durable<Reserved>, Box<Answer>> {
-        let _ = call;
-        todo!()
-    }
-    /// The second half.
-    pub fn complete(&self, work: Durable<Reserved>, outcome: Outcome) -> Answer {
-        let _ = (work, outcome);
-        todo!()
-    }
+
     /// Evaluates without holding, recording or running anything.
     #[must_use]
     pub fn evaluate(&self, call: &Call) -> Trace {
-        let _ = call;
-        todo!()
+        let policy = self.policy();
+        let facts = match self.lock() {
+            Ok(locked) => {
+                let in_force = self.limits();
+                let limits = locked.state.raised(&in_force, &AccountId::path(&call.subject));
+                pip::gather(&locked.state.ledger, locked.state.sessions.get(&call.subject.session), &limits, call)
+            }
+            Err(_) => crate::pdp::Facts { remaining: crate::model::Amounts::ZERO, ..crate::pdp::Facts::fresh() },
+        };
+        explain(&policy, &facts, call)
     }
-    /// Every account.
+
+    /// Every account with what it has posted and pending.
     #[must_use]
     pub fn balances(&self) -> Vec<Balance> {
-        todo!()
+        self.lock().map(|locked| locked.state.ledger.balances()).unwrap_or_default()
     }
-    /// The limits in force.
+
+    /// The limits of the policy in force; tranches that a person granted come on top.
     #[must_use]
-    pub fn limits(&self) -> Vec<Limit> {
-        todo!()
+    pub fn limits(&self) -> Arc<Vec<Limit>> {
+        self.force().limits.clone()
     }
-    /// The factors' scores.
+
+    /// The factors' scores under the policy in force.
     #[must_use]
     pub fn scores(&self) -> Vec<FactorScore> {
-        todo!()
+        let policy = self.policy();
+        let permitted = pip::permitted(policy.policy());
+        let declared = policy.policy().provenance.as_ref().map(|provenance| &provenance.declared);
+        self.lock().map(|locked| locked.state.posterior.scores(declared, &permitted)).unwrap_or_default()
     }
+
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<Compiled> {
-        todo!()
+        self.force().policy.clone()
     }
-    /// Puts another policy into force; calls in flight keep theirs.
+
+    /// Puts another policy into force. Calls in flight keep the decision that they have.
     ///
     /// # Errors
     /// The journal could not record it; the old policy stays.
     pub fn reload(&self, policy: Arc<Compiled>) -> Result<(), GateFault> {
-        let _ = policy;
-        todo!()
+        self.announce(&policy)?;
+        let mut force = self.force.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *force = Arc::new(in_force(policy));
+        Ok(())
     }
+
     /// Journal entries so far.
     #[must_use]
     pub fn entries(&self) -> u64 {
-        todo!()
+        self.lock().map(|locked| locked.state.chain.count()).unwrap_or_default()
     }
-    /// Receipts of one session, or all, newest first, as canonical JSON.
+
+    /// Whether the journal still takes entries; the reason when it does not.
+    #[must_use]
+    pub fn health(&self) -> Option<Reason> {
+        self.lock().err()
+    }
+
+    /// The newest receipts, newest first: at most `limit`, and of the last 1,000 of all sessions.
+    #[must_use]
+    pub fn receipts(&self, session: Option<&Name>, limit: usize) -> Vec<Receipt> {
+        let Ok(locked) = self.lock() else { return Vec::new() };
+        let of_session = |receipt: &&Receipt| session.is_none_or(|session| receipt.session() == session);
+        locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
+    }
+
+    /// Enters the critical section.
     ///
     /// # Errors
-    /// A journal that cannot be read.
-    pub fn receipts(&self, session: Option<&Name>, limit: usize) -> Result<Vec<crate::audit::Receipt>, JournalFault> {
-        let _ = (session, limit);
-        todo!()
+    /// The gate is closed: the journal failed, or a bug poisoned the state.
+    pub(super) fn lock(&self) -> Result<Locked<'_>, Reason> {
+        let Ok(state) = self.state.lock() else {
+            return Err(Reason::new(ReasonCode::Internal, "the gate failed earlier and stays closed"));
+        };
+        match &state.failed {
+            Some(fault) => Err(Reason::new(ReasonCode::JournalFailed, fault.clone())),
+            None => Ok(Locked { state }),
+        }
+    }
+
+    /// Hands an entry to the journal, in the order of the chain.
+    pub(super) fn write(&self, locked: &mut Locked<'_>, body: Body) -> (Digest, Ticket) {
+        let sealed = locked.state.chain.append(self.ports.clock.now(), body);
+        (sealed.hash, self.ports.journal.append(sealed))
+    }
+
+    /// Closes the gate for good: the journal has failed.
+    pub(super) fn fail(&self, fault: &JournalFault) -> Reason {
+        tracing::error!(fault = %fault, "the journal failed; every call is denied from now on");
+        let detail = "the journal cannot be written, and nothing runs without a durable record".to_owned();
+        if let Ok(mut state) = self.state.lock() {
+            state.failed = Some(detail.clone());
+        }
+        Reason::new(ReasonCode::JournalFailed, detail)
+    }
+
+    /// An id for a refusal whose call's own id is taken.
+    pub(super) fn fresh_id(&self, id: &CallId) -> CallId {
+        let number = self.refusals.fetch_add(1, Ordering::Relaxed);
+        let start: String = id.as_str().chars().take(64).collect();
+        let at = self.ports.clock.now().0;
+        Name::new(format!("{start}.again.{at}.{number}")).unwrap_or_else(|_| id.clone())
+    }
+
+    /// How long one host tool may take.
+    pub(super) fn tool_deadline(&self) -> Millis {
+        self.policy().policy().code.as_ref().map_or(Millis(60_000), |code| code.limits.tool_ms)
+    }
+
+    fn force(&self) -> Arc<InForce> {
+        self.force.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Records the start: the key of a new journal, reservations that a crash left open, the policy.
+    fn begin(&self) -> Result<(), GateFault> {
+        if self.entries() == 0 {
+            let key = self.ports.key.public().hex();
+            self.put(Body::Open { weir: env!("CARGO_PKG_VERSION").to_owned(), key })?;
+        }
+        self.expire_open()?;
+        self.announce(&self.policy())
+    }
+
+    fn announce(&self, policy: &Compiled) -> Result<(), GateFault> {
+        let (id, digest) = (policy.policy().id.clone(), policy.policy().digest);
+        let before = self.lock().ok().and_then(|locked| locked.state.policy);
+        if before == Some(digest) {
+            return Ok(());
+        }
+        self.put(Body::Policy { id, digest, before })?;
+        if let Ok(mut locked) = self.lock() {
+            locked.state.policy = Some(digest);
+        }
+        Ok(())
+    }
+
+    /// Ends every reservation that has no outcome: paid kinds count as spent.
+    fn expire_open(&self) -> Result<(), GateFault> {
+        let open: Vec<_> = match self.lock() {
+            Ok(locked) => locked.state.ledger.open().cloned().collect(),
+            Err(_) => Vec::new(),
+        };
+        for id in open {
+            let Ok(mut locked) = self.lock() else { break };
+            let Some(call) = locked.state.open.get(&id).cloned() else { continue };
+            let Some(settled) = locked.state.ledger.expire(&id) else { continue };
+            let evidence = unknown(&call, self.ports.clock.now());
+            locked.state.expired(&id, &evidence);
+            let body = Body::Expire { call: id, posted: settled.posted, evidence };
+            let (_, ticket) = self.write(&mut locked, body);
+            drop(locked);
+            ticket.wait()?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, body: Body) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let (_, ticket) = self.write(&mut locked, body);
+        drop(locked);
+        Ok(ticket.wait()?)
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("policy", &self.policy().policy().id).finish_non_exhaustive()
+    }
+}
+
+/// The tier of the account that a budget's scope names.
+pub(super) const fn tier(scope: Scope) -> Tier {
+    match scope {
+        Scope::Org => Tier::Org,
+        Scope::Agent => Tier::Agent,
+        Scope::Session => Tier::Session,
+        Scope::Run => Tier::Run,
+    }
+}
+
+fn in_force(policy: Arc<Compiled>) -> InForce {
+    let limits = policy.policy().budgets.iter().map(|budget| Limit {
+        id: budget.id.clone(),
+        tier: tier(budget.scope),
+        kind: budget.kind,
+        limit: budget.limit,
+    });
+    InForce { limits: Arc::new(limits.collect()), policy }
+}
+
+/// The state that the journal's entries give, every one of them verified.
+fn replayed(ports: &Ports) -> Result<State, GateFault> {
+    let mut texts = Vec::new();
+    let head = ports.journal.replay(&mut |text| texts.push(text))?;
+    let mut state = State::default();
+    if texts.is_empty() {
+        return Ok(state);
+    }
+    verify(texts.into_iter(), head.as_ref(), &ports.key.public(), |entry| state.replay(entry))?;
+    Ok(state)
+}
+
+/// What a call showed whose outcome nobody knows.
+fn unknown(call: &Call, at: Timestamp) -> Evidence {
+    Evidence {
+        session: call.subject.session.clone(),
+        at,
+        action: call.action,
+        effect: None,
+        resource: call.resource.name.clone(),
+        happened: Happened::Unknown,
+        labels: Vec::new(),
+        action_digest: call.digest(),
+        input_digest: Digest::ZERO,
+        delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
+        protected_path: false,
+        earlier_state: false,
+        traceable: false,
     }
 }

@@ -3,7 +3,9 @@
 //! `line.rs` is the whole line. Ports are what the edges implement; stages are the values between
 //! the steps. This module must not know any edge.
 
+mod admit;
 mod answer;
+mod complete;
 mod gate;
 mod line;
 mod nest;

@@ -1,6 +1,8 @@
 //! The values between the steps of the line. Each is made in one place only, so that a skipped step
 //! does not compile.
 
+use super::port::Ticket;
+use crate::audit::Receipt;
 use crate::ledger::Reservation;
 use crate::model::{Call, CodeGrant, Decision, Digest};
 use crate::pdp::Permit;
@@ -12,6 +14,15 @@ pub struct Reserved {
     pub(super) permit: Permit,
     pub(super) reservation: Reservation,
     pub(super) approval: Option<String>,
+    pub(super) input: Digest,
+}
+
+/// A reserved call whose intent has been handed to the journal and is not yet durable.
+#[derive(Debug)]
+pub(super) struct Intended {
+    pub reserved: Reserved,
+    pub intent: Digest,
+    pub ticket: Ticket,
 }
 
 /// Something whose intent is durable in the journal. Made only by the line, after the journal said so.
@@ -19,6 +30,15 @@ pub struct Reserved {
 pub struct Durable<T> {
     pub(super) inner: T,
     pub(super) intent: Digest,
+}
+
+/// A call whose amounts are settled and whose outcome has been handed to the journal.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub call: Call,
+    pub decision: Decision,
+    pub receipt: Receipt,
+    pub ticket: Ticket,
 }
 
 impl Durable<Reserved> {
@@ -44,5 +64,11 @@ impl Durable<Reserved> {
     #[must_use]
     pub const fn reservation(&self) -> &Reservation {
         &self.inner.reservation
+    }
+
+    /// The text of the approval, when a person was asked.
+    #[must_use]
+    pub fn approval(&self) -> Option<&str> {
+        self.inner.approval.as_deref()
     }
 }

@@ -1,1 +1,102 @@
-//! To come.
+//! The gate's state: a fold over the journal, whether read back or just written.
+//!
+//! `admitted` and `ended` are the only ways in which it changes; the live line and the replay at
+//! start both go through them, so that replay is the state.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
+use crate::ledger::{AccountId, Ledger, Limit};
+use crate::model::{Call, CallId, Digest, Evidence, Name, canonical};
+use crate::pip::Session;
+use crate::risk::Posterior;
+
+/// Receipts that are kept at hand; older ones are in the journal.
+const RECENT: usize = 1_000;
+
+/// Everything that the gate knows.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub chain: Chain,
+    pub ledger: Ledger,
+    pub posterior: Posterior,
+    pub sessions: BTreeMap<Name, Session>,
+    /// Tranches that a person granted at a cap: (budget, account) -> amount beyond the limit.
+    pub raised: BTreeMap<(String, String), u64>,
+    /// Calls with an intent and no outcome yet, without their arguments.
+    pub open: BTreeMap<CallId, Call>,
+    pub recent: VecDeque<Receipt>,
+    pub policy: Option<Digest>,
+    /// Set for good once the journal has failed: nothing runs without a durable record.
+    pub failed: Option<String>,
+}
+
+impl State {
+    /// Folds one entry that was read back.
+    pub fn replay(&mut self, entry: &Entry) {
+        self.chain = Chain::after(entry.seq, Digest::of(canonical(entry).as_bytes()), entry.at);
+        match &entry.body {
+            Body::Open { .. } | Body::Checkpoint { .. } => {}
+            Body::Policy { digest, .. } => self.policy = Some(*digest),
+            Body::Intent { call, held, approval, .. } => {
+                self.ledger.replay_intent(&call.id, &call.subject, *held);
+                self.admitted(call, approval.is_some());
+            }
+            Body::Raise { budget, account, by, .. } => self.raise(budget, account, *by),
+            Body::Outcome(outcome) => {
+                self.ledger.replay_outcome(&outcome.call, outcome.posted);
+                self.ended(outcome);
+            }
+            Body::Expire { call, posted, evidence } => {
+                self.ledger.replay_outcome(call, *posted);
+                self.expired(call, evidence);
+            }
+        }
+    }
+
+    /// Notes that a call was admitted; its amounts are held already.
+    pub fn admitted(&mut self, call: &Call, approved: bool) {
+        self.sessions.entry(call.subject.session.clone()).or_default().admit(approved);
+        let bare = Call { args: serde_json::Map::new(), ..call.clone() };
+        self.open.insert(call.id.clone(), bare);
+    }
+
+    /// Notes that a call ended with an unknown outcome; its amounts are posted already.
+    pub fn expired(&mut self, call: &CallId, evidence: &Evidence) {
+        self.open.remove(call);
+        self.observe(evidence, &[]);
+    }
+
+    /// Notes that a call has ended; its amounts are settled already.
+    pub fn ended(&mut self, outcome: &OutcomeEntry) {
+        self.open.remove(&outcome.call);
+        self.observe(&outcome.evidence, &outcome.labels);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(outcome.receipt.clone());
+    }
+
+    /// Adds what a call showed to its session and to the scores.
+    fn observe(&mut self, evidence: &Evidence, labels: &[String]) {
+        self.sessions.entry(evidence.session.clone()).or_default().observe(evidence, labels);
+        self.posterior.observe(evidence);
+    }
+
+    /// Adds a tranche to a budget of an account.
+    pub fn raise(&mut self, budget: &str, account: &str, by: u64) {
+        let raised = self.raised.entry((budget.to_owned(), account.to_owned())).or_default();
+        *raised = raised.saturating_add(by);
+    }
+
+    /// `limits` with the tranches granted to the accounts in `path`.
+    pub fn raised<'l>(&self, limits: &'l [Limit], path: &[AccountId; 4]) -> Cow<'l, [Limit]> {
+        if self.raised.is_empty() {
+            return Cow::Borrowed(limits);
+        }
+        let account = |limit: &Limit| path.get(limit.tier as usize).map(ToString::to_string).unwrap_or_default();
+        let more = |limit: &Limit| self.raised.get(&(limit.id.clone(), account(limit))).copied().unwrap_or(0);
+        limits.iter().map(|limit| Limit { limit: limit.limit.saturating_add(more(limit)), ..limit.clone() }).collect()
+    }
+}

@@ -1,1 +1,23 @@
 //! The policy information point (PIP): gathers the facts that a decision reads.
+//!
+//! It reads state and never changes it, and it decides nothing.
+
+mod session;
+
+pub use session::Session;
+
+use crate::ledger::{Ledger, Limit};
+use crate::model::Call;
+use crate::pdp::Facts;
+
+/// The facts about the subject of `call`, now.
+#[must_use]
+pub fn gather(ledger: &Ledger, session: Option<&Session>, limits: &[Limit], call: &Call) -> Facts {
+    let remaining = ledger.remaining(&call.subject, limits);
+    match session {
+        Some(session) => Facts { labels: session.labels.clone(), remaining, since_person: session.since_person },
+        None => Facts { remaining, ..Facts::fresh() },
+    }
+}
+
+pub fn permitted(_: &crate::policy::Policy) -> [Option<crate::model::Level>; 10] { todo!() }

@@ -1,0 +1,80 @@
+//! What several commands put together: policies from files, a gate on a store, a clock, names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::journal;
+use crate::model::{Limits, Name, Timestamp};
+use crate::pdp::Compiled;
+use crate::pep::Gate;
+use crate::pep::port::{Approver, Clock};
+use crate::policy;
+
+/// The clock of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Reads `path`, or standard input for `-`, bounded.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::Read as _;
+    let limit = Limits::POLICY_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    let result = if path == Path::new("-") {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    match result {
+        Err(error) => Err(format!("{}: {error}", path.display())),
+        Ok(_) if bytes.len() > Limits::POLICY_BYTES => {
+            Err(format!("{}: larger than {} bytes", path.display(), Limits::POLICY_BYTES))
+        }
+        Ok(_) => Ok(bytes),
+    }
+}
+
+/// Reads, checks and compiles a policy.
+pub(super) fn policy(path: &Path) -> Result<Arc<Compiled>, String> {
+    let bytes = read(path)?;
+    let mut policy = policy::parse(&bytes, &path.display().to_string()).map_err(|faults| faults.to_string())?;
+    // Folders in a policy are relative to its file, wherever the gate was started.
+    let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    for file in policy.code.iter_mut().flat_map(|code| &mut code.files) {
+        file.host = base.join(&file.host).display().to_string();
+    }
+    Compiled::new(policy).map_err(|faults| faults.to_string())
+}
+
+/// Opens the gate of the store in `folder`.
+pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Approver>) -> Result<Gate, String> {
+    let key = journal::key(folder)?;
+    let store = journal::Sqlite::open(folder, &key)?;
+    Gate::open(policy, Box::new(store), Box::new(SystemClock), approver, key).map_err(|fault| {
+        format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display())
+    })
+}
+
+/// The store's folder: as given, or the default one.
+pub(super) fn home(given: Option<PathBuf>) -> Result<PathBuf, String> {
+    journal::home(given)
+}
+
+/// A name from the command line.
+pub(super) fn name(what: &str, text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|fault| format!("{what} `{text}`: {fault}"))
+}
+
+/// A fresh name: `prefix` and 128 random bits.
+pub(super) fn fresh(prefix: &str) -> Result<Name, String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
+    Name::new(format!("{prefix}-{}", hex::encode(bytes))).map_err(|fault| fault.to_string())
+}

@@ -1,0 +1,85 @@
+//! `weir serve`: the sidecar. Puts the gate, the sandbox and the HTTP surface together.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::compose;
+use crate::sandbox::Sandbox;
+use crate::surface::{self, Desk, Secret};
+
+/// Serve the gate on a Unix socket or on loopback TCP.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The policy.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Unix socket to listen on.
+    #[arg(long, value_name = "PATH", required_unless_present = "tcp")]
+    socket: Option<PathBuf>,
+    /// Loopback address and port to listen on; port 0 takes a free one and prints it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    tcp: Option<SocketAddr>,
+    /// File with the agent's bearer token; made with a fresh token when it does not exist.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// File with the operator's token, which the agent must not be able to read; without one, calls
+    /// that need a person are denied.
+    #[arg(long, value_name = "FILE")]
+    operator_token_file: Option<PathBuf>,
+    /// Folder of the journal and its key [default: `$WEIR_HOME`, or the user's state folder].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Organisation in accounts and receipts.
+    #[arg(long, default_value = "local")]
+    org: String,
+    /// Agent in accounts and receipts: whoever holds the token.
+    #[arg(long, default_value = "local")]
+    agent: String,
+}
+
+pub(super) fn run(args: Args) -> Result<u8, String> {
+    let policy = compose::policy(&args.policy)?;
+    let token = secret(&args.token_file)?;
+    let operator = args.operator_token_file.as_deref().map(secret).transpose()?;
+    let desk = Arc::new(Desk::new(operator.is_some()));
+    let folder = compose::home(args.store)?;
+    let gate = compose::gate(policy, &folder, Box::new(desk.clone()))?;
+    let sandbox = Sandbox::open(crate::sandbox::Config::default()).map_err(|fault| fault.to_string())?;
+    let config = surface::Config {
+        org: compose::name("organisation", &args.org)?,
+        agent: compose::name("agent", &args.agent)?,
+        unix: args.socket,
+        tcp: args.tcp,
+        token,
+        operator,
+    };
+    surface::serve(config, Arc::new(gate), Arc::new(sandbox), desk).map_err(|fault| fault.to_string())?;
+    Ok(0)
+}
+
+/// The token in `path`; a fresh one is written there, for the owner alone, when there is no file.
+fn secret(path: &Path) -> Result<Secret, String> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let fault = |error: std::io::Error| format!("{}: {error}", path.display());
+    let fresh = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match fresh {
+        Ok(mut file) => {
+            let mut bytes = [0; 32];
+            getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
+            let text = hex::encode(bytes);
+            writeln!(file, "{text}").map_err(fault)?;
+            Ok(Secret::new(text))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let text = String::from_utf8(compose::read(path)?).map_err(|_| format!("{}: not text", path.display()))?;
+            let text = text.trim();
+            if text.len() < 16 {
+                return Err(format!("{}: a token has at least 16 characters", path.display()));
+            }
+            Ok(Secret::new(text.to_owned()))
+        }
+        Err(error) => Err(fault(error)),
+    }
+}

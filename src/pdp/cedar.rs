@@ -1,0 +1,164 @@
+//! The bridge to Cedar: rules as Cedar policies, calls as Cedar requests.
+//!
+//! Contexts are built directly, not through JSON text. This is the only file that names Cedar's
+//! types, so that an upgrade touches one place. It must not combine effects: `decide` does.
+
+use std::str::FromStr as _;
+use std::sync::LazyLock;
+
+use cedar_policy::{
+    Authorizer, Context, Entities, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet, Request,
+    RestrictedExpression,
+};
+use serde_json::{Map, Value};
+
+use super::Facts;
+use crate::model::{Call, Effect};
+use crate::policy::Rule;
+
+static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
+static NOTHING: LazyLock<Entities> = LazyLock::new(Entities::empty);
+
+/// What Cedar said about a set of rules.
+pub(super) struct Verdict {
+    /// Indices of rules that decided.
+    pub held: Vec<usize>,
+    /// Indices of rules whose condition could not be evaluated.
+    pub failed: Vec<usize>,
+}
+
+/// The text of `rule` as one Cedar policy; its scope repeats what slicing uses.
+pub(super) fn text(rule: &Rule) -> String {
+    let head = if rule.effect == Effect::Deny { "forbid" } else { "permit" };
+    let list = |kind: &str, names: &mut dyn Iterator<Item = &str>| {
+        names.map(|name| format!("{kind}::{}", quoted(name))).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!("{head}(principal, action, resource)");
+    let actions = list("Action", &mut rule.actions.iter().map(|action| action.word()));
+    text.push_str(&format!(" when {{ [{actions}].contains(action) }}"));
+    if !rule.resources.is_empty() {
+        let names = list("Resource", &mut rule.resources.iter().map(String::as_str));
+        text.push_str(&format!(" when {{ [{names}].contains(resource) }}"));
+    }
+    if !rule.effects.is_empty() {
+        let classes: Vec<String> = rule.effects.iter().map(|class| quoted(class.word())).collect();
+        text.push_str(&format!(" when {{ [{}].contains(context.effect) }}", classes.join(", ")));
+    }
+    if !rule.except.is_empty() {
+        let names = list("Resource", &mut rule.except.iter().map(String::as_str));
+        text.push_str(&format!(" unless {{ [{names}].contains(resource) }}"));
+    }
+    if let Some(when) = &rule.when {
+        // On lines of its own, so that a comment at its end cannot swallow what follows.
+        text.push_str(&format!(" when {{ (\n{when}\n) }}"));
+    }
+    text.push(';');
+    text
+}
+
+/// `name` as a Cedar string literal.
+fn quoted(name: &str) -> String {
+    let escaped: String = name
+        .chars()
+        .map(|c| match c {
+            '"' => "\\\"".to_owned(),
+            '\\' => "\\\\".to_owned(),
+            c if c.is_control() => c.escape_unicode().to_string(),
+            c => c.to_string(),
+        })
+        .collect();
+    format!("\"{escaped}\"")
+}
+
+/// Adds `rule` under its index.
+///
+/// # Errors
+/// Cedar's message, when the rule is not one valid policy.
+pub(super) fn add(set: &mut PolicySet, index: usize, rule: &Rule) -> Result<(), String> {
+    let policy = cedar_policy::Policy::parse(Some(PolicyId::new(index.to_string())), text(rule))
+        .map_err(|errors| errors.to_string())?;
+    set.add(policy).map_err(|error| error.to_string())
+}
+
+/// Evaluates `set` on `call`. A request that cannot be built counts as a failure of every rule.
+pub(super) fn evaluate(set: &PolicySet, facts: &Facts, call: &Call, effect: &str) -> Verdict {
+    let Some(request) = request(facts, call, effect) else {
+        let failed = set.policies().filter_map(|policy| index(policy.id())).collect();
+        return Verdict { held: Vec::new(), failed };
+    };
+    let response = AUTHORIZER.is_authorized(&request, set, &NOTHING);
+    let diagnostics = response.diagnostics();
+    Verdict {
+        held: diagnostics.reason().filter_map(index).collect(),
+        failed: diagnostics
+            .errors()
+            .filter_map(|error| match error {
+                cedar_policy::AuthorizationError::PolicyEvaluationError(error) => index(error.policy_id()),
+            })
+            .collect(),
+    }
+}
+
+fn index(id: &PolicyId) -> Option<usize> {
+    AsRef::<str>::as_ref(id).parse().ok()
+}
+
+fn request(facts: &Facts, call: &Call, effect: &str) -> Option<Request> {
+    static TYPES: LazyLock<Option<[EntityTypeName; 3]>> = LazyLock::new(|| {
+        let name = |text| EntityTypeName::from_str(text).ok();
+        Some([name("Agent")?, name("Action")?, name("Resource")?])
+    });
+    let [agent, action, resource] = TYPES.as_ref()?;
+    let entity = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
+    Request::new(
+        entity(agent, call.subject.agent.as_str()),
+        entity(action, call.action.word()),
+        entity(resource, call.resource.name.as_str()),
+        context(facts, call, effect)?,
+        None,
+    )
+    .ok()
+}
+
+fn context(facts: &Facts, call: &Call, effect: &str) -> Option<Context> {
+    let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
+    let long = |value: u64| RestrictedExpression::new_long(i64::try_from(value).unwrap_or(i64::MAX));
+    let remaining = facts.remaining.iter().map(|(kind, left)| (kind.row().name.to_owned(), long(left)));
+    let mut pairs = vec![
+        ("args".to_owned(), record(&call.args)?),
+        ("labels".to_owned(), RestrictedExpression::new_set(facts.labels.iter().map(|label| text(label)))),
+        ("effect".to_owned(), text(effect)),
+        ("since_person".to_owned(), long(facts.since_person)),
+        ("remaining".to_owned(), RestrictedExpression::new_record(remaining).ok()?),
+        ("delegation".to_owned(), long(call.subject.delegation.len() as u64)),
+        ("nested".to_owned(), RestrictedExpression::new_bool(call.parent.is_some())),
+    ];
+    if let Some(registry) = &call.resource.registry {
+        pairs.push(("registry".to_owned(), text(registry.as_str())));
+    }
+    if let Some(revision) = &call.resource.revision {
+        pairs.push(("revision".to_owned(), text(revision.as_str())));
+    }
+    Context::from_pairs(pairs).ok()
+}
+
+fn record(map: &Map<String, Value>) -> Option<RestrictedExpression> {
+    let fields = map.iter().filter_map(|(key, value)| Some((key.clone(), expression(value)?)));
+    RestrictedExpression::new_record(fields).ok()
+}
+
+/// `value` for Cedar; what Cedar cannot hold exactly (null, fractions, integers over 63 bits) is
+/// left out, so that a condition that reads it fails and the call is denied.
+fn expression(value: &Value) -> Option<RestrictedExpression> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(flag) => RestrictedExpression::new_bool(*flag),
+        Value::Number(number) => RestrictedExpression::new_long(number.as_i64()?),
+        Value::String(text) => RestrictedExpression::new_string(text.clone()),
+        Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(expression).collect();
+            RestrictedExpression::new_set(items?)
+        }
+        Value::Object(map) => record(map)?,
+    })
+}

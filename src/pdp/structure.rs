@@ -1,0 +1,167 @@
+//! What a policy says about a call before any rule: known tools with their arguments, granted
+//! modules, pinned packages, known peers, protected paths.
+//!
+//! Each refusal says what would have been allowed. Nothing here allows: rules do.
+
+use serde_json::Value;
+
+use super::argument;
+use crate::model::{Action, Call, Reason, ReasonCode};
+use crate::policy::Policy;
+
+/// The reason to refuse `call` whatever the rules say.
+pub(super) fn refusal(policy: &Policy, call: &Call) -> Option<Reason> {
+    delegation(policy, call).or_else(|| protected(policy, call)).or_else(|| match call.action {
+        Action::ToolCall => tool(policy, call),
+        Action::CodeRun => code(policy, call),
+        Action::CodeImport => import(policy, call),
+        Action::AgentInvoke => peer(policy, call),
+        Action::ModelGenerate => model(call),
+        Action::PackageFetch => package(policy, call),
+    })
+}
+
+fn delegation(policy: &Policy, call: &Call) -> Option<Reason> {
+    let depth = call.subject.delegation.len() + usize::from(call.action == Action::AgentInvoke);
+    let max = usize::from(policy.peers.max_depth);
+    (depth > max).then(|| {
+        let detail = format!("delegation of depth {depth} is deeper than {max}");
+        Reason::new(ReasonCode::DelegationDepth, detail).by("peers", &policy.peers.answers)
+    })
+}
+
+fn protected(policy: &Policy, call: &Call) -> Option<Reason> {
+    // Programs are strings too, but what they touch is bounded by the sandbox, not by their text.
+    if call.action == Action::CodeRun {
+        return None;
+    }
+    let touched = strings(&call.args).find(|text| policy.touches_protected(text))?;
+    let shown: String = touched.chars().take(60).collect();
+    let reason = Reason::new(ReasonCode::ProtectedPath, format!("`{shown}` is a protected path"));
+    Some(reason.by("protected", &policy.protected_answers))
+}
+
+/// Every string in the arguments, however deep; tagged values included.
+pub(super) fn strings(args: &serde_json::Map<String, Value>) -> impl Iterator<Item = &str> {
+    let mut stack: Vec<&Value> = args.values().collect();
+    let mut keys: Vec<&str> = args.keys().map(String::as_str).collect();
+    std::iter::from_fn(move || {
+        if let Some(key) = keys.pop() {
+            return Some(key);
+        }
+        loop {
+            match stack.pop()? {
+                Value::String(text) => return Some(text.as_str()),
+                Value::Array(items) => stack.extend(items),
+                Value::Object(map) => {
+                    stack.extend(map.values());
+                    keys.extend(map.keys().map(String::as_str));
+                    if let Some(key) = keys.pop() {
+                        return Some(key);
+                    }
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+    })
+}
+
+fn tool(policy: &Policy, call: &Call) -> Option<Reason> {
+    let name = call.resource.name.as_str();
+    let Some(tool) = policy.tools.get(name) else {
+        let detail = format!("the policy has no tool `{name}`");
+        return Some(Reason::new(ReasonCode::UnknownTool, detail).instead(instead(policy, call)));
+    };
+    let (detail, allowed) = argument::fault(tool, &call.args)?;
+    Some(Reason::new(ReasonCode::BadArgument, detail).instead(allowed).by(format!("tool {name}"), &tool.answers))
+}
+
+fn code(policy: &Policy, call: &Call) -> Option<Reason> {
+    if policy.code.is_none() {
+        return Some(Reason::new(ReasonCode::NoCode, "the policy grants no execution of generated code"));
+    }
+    let known = |key: &str| matches!(key, "code" | "variables");
+    let sound = call.args.get("code").is_some_and(Value::is_string)
+        && call.args.get("variables").is_none_or(Value::is_object)
+        && call.args.keys().all(|key| known(key));
+    (!sound).then(|| Reason::new(ReasonCode::Malformed, "a program is a string `code` and an object `variables`"))
+}
+
+fn import(policy: &Policy, call: &Call) -> Option<Reason> {
+    let name = call.resource.name.as_str();
+    let imports = policy.code.as_ref().map(|code| code.imports.as_slice()).unwrap_or_default();
+    if granted(imports, name) {
+        return None;
+    }
+    let answers = policy.code.as_ref().map(|code| code.answers.as_slice()).unwrap_or_default();
+    let detail = format!("Import of {name} is not allowed");
+    Some(Reason::new(ReasonCode::ImportDenied, detail).instead(instead(policy, call)).by("code.imports", answers))
+}
+
+/// Whether `imports` grants `module`: itself or a package above it.
+fn granted(imports: &[String], module: &str) -> bool {
+    imports
+        .iter()
+        .any(|grant| module == grant || module.strip_prefix(grant.as_str()).is_some_and(|rest| rest.starts_with('.')))
+}
+
+fn peer(policy: &Policy, call: &Call) -> Option<Reason> {
+    let name = call.resource.name.as_str();
+    if policy.peers.names.contains(name) {
+        return None;
+    }
+    let reason = Reason::new(ReasonCode::UnknownPeer, format!("`{name}` is not a known agent"));
+    Some(reason.instead(instead(policy, call)).by("peers", &policy.peers.answers))
+}
+
+fn model(call: &Call) -> Option<Reason> {
+    let bounded = call.args.get("max_tokens").is_some_and(Value::is_u64);
+    (!bounded).then(|| {
+        let detail = "the call names no upper bound of tokens, so its cost is unknown";
+        Reason::new(ReasonCode::BadArgument, detail).instead("max_tokens as an integer")
+    })
+}
+
+fn package(policy: &Policy, call: &Call) -> Option<Reason> {
+    let name = call.resource.name.as_str();
+    let registry = call.resource.registry.as_ref().map_or("", |registry| registry.as_str());
+    let Some(known) = policy.registries.get(registry) else {
+        let detail = format!("no registry `{registry}` is allowed");
+        return Some(Reason::new(ReasonCode::UnpinnedPackage, detail).instead(instead(policy, call)));
+    };
+    let revision = call.resource.revision.as_ref().map_or("", |revision| revision.as_str());
+    let pinned = known.pins.iter().any(|pin| {
+        pin.name == name && pin.revision == revision && (pin.digest.is_none() || pin.digest == call.resource.digest)
+    });
+    (!pinned).then(|| {
+        let detail = format!("`{name}` at `{revision}` is not pinned in registry `{registry}`");
+        Reason::new(ReasonCode::UnpinnedPackage, detail)
+            .instead(instead(policy, call))
+            .by(format!("registry {registry}"), &known.answers)
+    })
+}
+
+/// Names of what is allowed in place of `call`.
+pub(super) fn instead(policy: &Policy, call: &Call) -> String {
+    let list = |kind: &str, names: Vec<&str>| match names.len() {
+        0 => String::new(),
+        n if n > 12 => format!("{kind} {}, … ({n} in all)", names.get(..12).unwrap_or_default().join(", ")),
+        _ => format!("{kind} {}", names.join(", ")),
+    };
+    match call.action {
+        Action::ToolCall => {
+            let open = policy.tools.keys().filter(|name| name.as_str() != call.resource.name.as_str());
+            list("tools", open.map(String::as_str).collect())
+        }
+        Action::CodeImport => {
+            let imports = policy.code.as_ref().map(|code| code.imports.as_slice()).unwrap_or_default();
+            list("modules", imports.iter().map(String::as_str).collect())
+        }
+        Action::AgentInvoke => list("agents", policy.peers.names.iter().map(String::as_str).collect()),
+        Action::PackageFetch => {
+            let pins = policy.registries.values().flat_map(|registry| &registry.pins);
+            list("packages", pins.map(|pin| pin.name.as_str()).collect())
+        }
+        Action::CodeRun | Action::ModelGenerate => String::new(),
+    }
+}

@@ -1,0 +1,35 @@
+//! What the gate remembers of one session besides its balances; a fold over journal entries.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Digest, Evidence, Happened, Limits};
+
+/// Labels and counters of one session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Labels that results have put on it; they are never removed.
+    pub labels: BTreeSet<String>,
+    /// Calls admitted since a person last approved one.
+    pub since_person: u64,
+    /// Digest of the last action that ran, which stands for what the agent had seen before the next.
+    pub last: Option<Digest>,
+}
+
+impl Session {
+    /// Notes that a call of this session was admitted, with or without a person's approval.
+    pub const fn admit(&mut self, approved: bool) {
+        self.since_person = if approved { 0 } else { self.since_person.saturating_add(1) };
+    }
+
+    /// Adds what one call showed. Only `labels` of calls that ran may be given.
+    pub fn observe(&mut self, evidence: &Evidence, labels: &[String]) {
+        if evidence.happened != Happened::Denied {
+            self.last = Some(evidence.action_digest);
+        }
+        for label in labels {
+            if self.labels.len() < Limits::LABELS {
+                self.labels.insert(label.clone());
+            }
+        }
+    }
+}

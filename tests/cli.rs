@@ -106,7 +106,12 @@ fn every_run_is_on_record_and_a_changed_record_is_found() {
     std::fs::write(&path, bytes).unwrap();
     let tampered = home.weir(&["audit", "verify"]);
     exits(&tampered, 1);
-    assert!(out(&tampered).contains("entry") || err(&tampered).contains("entry"), "{}{}", out(&tampered), err(&tampered));
+    assert!(
+        out(&tampered).contains("entry") || err(&tampered).contains("entry"),
+        "{}{}",
+        out(&tampered),
+        err(&tampered)
+    );
     // And no gate opens on it.
     exits(&home.run("print(1)\n"), 2);
 }
@@ -128,7 +133,11 @@ fn score_says_what_was_declared_and_seen() {
 fn a_policy_with_faults_lists_them_all_with_their_lines() {
     let home = Home::new();
     let path = home.0.path().join("bad.toml");
-    std::fs::write(&path, "[policy]\nid = \"x\"\nextra = 1\n\n[[budget]]\nid = \"b\"\nscope = \"galaxy\"\nkind = \"calls\"\nlimit = -1\n").unwrap();
+    std::fs::write(
+        &path,
+        "[policy]\nid = \"x\"\nextra = 1\n\n[[budget]]\nid = \"b\"\nscope = \"galaxy\"\nkind = \"calls\"\nlimit = -1\n",
+    )
+    .unwrap();
     for args in [["policy", "check"].as_slice(), &["run", "--policy"]] {
         let mut args = args.to_vec();
         let text = path.display().to_string();
@@ -167,7 +176,10 @@ fn explain_names_the_rule_and_what_would_be_allowed() {
     let output = home.weir_with(&["explain", "--policy", POLICY, "-"], call);
     exits(&output, 3);
     assert!(out(&output).contains("deny") && out(&output).contains("math"), "{}", out(&output));
-    let twice = home.weir_with(&["explain", "--policy", POLICY, "-"], r#"{"action":"code.import","action":"code.run","resource":"x"}"#);
+    let twice = home.weir_with(
+        &["explain", "--policy", POLICY, "-"],
+        r#"{"action":"code.import","action":"code.run","resource":"x"}"#,
+    );
     exits(&twice, 2);
     assert!(err(&twice).contains("duplicate key"), "{}", err(&twice));
 }

@@ -142,5 +142,3 @@ pub struct OutcomeEntry {
     /// The signed receipt.
     pub receipt: Receipt,
 }
-
-impl Body { pub fn intent(call: &Call, policy: Digest, held: Amounts, approval: Option<String>) -> Self { let _ = (call, policy, held, approval); todo!() } }

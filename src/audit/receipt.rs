@@ -231,7 +231,6 @@ struct Statement<'a> {
 }
 
 impl Receipt {
-    pub fn session(&self) -> &Name { todo!() }
     /// Makes and signs a receipt. No argument value, result or secret goes into it: digests only.
     #[must_use]
     pub fn sign(parts: &ReceiptParts<'_>, key: &Key) -> Self {

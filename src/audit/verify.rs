@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, PublicKey};
-use crate::model::Digest;
+use super::story::{Signatures, Story};
+use super::{Chain, Entry, Key, PublicKey};
+use crate::model::{Digest, Limits, Timestamp, canonical};
 
 /// The signed head that a store keeps beside its entries, so that a cut tail is noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,30 +18,59 @@ pub struct Head {
     pub signature: String,
 }
 
+/// What a head signs.
+#[derive(Serialize)]
+struct Reached {
+    count: u64,
+    hash: Digest,
+}
+
+impl Head {
+    /// Signs that the journal has `count` entries of which the last has this `hash`.
+    #[must_use]
+    pub fn sign(count: u64, hash: Digest, key: &Key) -> Self {
+        let signature = key.sign(canonical(&Reached { count, hash }).as_bytes());
+        Self { count, hash, signature }
+    }
+
+    /// True when `key` signed it.
+    #[must_use]
+    pub fn verifies(&self, key: &PublicKey) -> bool {
+        let Self { count, hash, signature } = self;
+        key.verifies(canonical(&Reached { count: *count, hash: *hash }).as_bytes(), signature)
+    }
+}
+
 /// What a sound journal holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// Entries.
     pub entries: u64,
-    /// Receipts whose signature was checked.
+    /// Receipts read; [`verify`] has checked the signature of each.
     pub receipts: u64,
     /// Refusals among them.
     pub denials: u64,
     /// Intents that have no outcome (a gate is running, or was killed).
     pub open: u64,
+    /// Where the chain goes on.
+    #[serde(skip)]
+    pub chain: Chain,
 }
 
 /// The first bad entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("entry {seq}: {text}")]
 pub struct Bad {
-    /// Its number, counted from 0 in the order read.
+    /// Its number, counted from 0 in the order read; the number of entries when the end is missing.
     pub seq: u64,
     /// What is wrong with it.
     pub text: String,
 }
 
-/// Checks every entry, each receipt and the head. `each` sees every good entry (replay, export).
+/// Checks every entry, each receipt and the head. `each` sees the entries in order as they pass; what
+/// it has gathered holds only once the whole is `Ok`, for an entry's successor may unmask it.
+///
+/// Without a head a cut tail cannot be noticed; whoever reads a store that keeps one must insist.
 ///
 /// # Errors
 /// [`Bad`] names the first entry that does not hold.
@@ -48,8 +78,139 @@ pub fn verify(
     entries: impl Iterator<Item = String>,
     head: Option<&Head>,
     key: &PublicKey,
+    each: impl FnMut(&Entry),
+) -> Result<Verified, Bad> {
+    read(entries, head, key, Signatures::Each, each)
+}
+
+/// Checks like [`verify`], but leaves the receipts' own signatures to the signed head, which covers
+/// them through the chain. For a gate that folds its own journal at start.
+///
+/// # Errors
+/// [`Bad`] names the first entry that does not hold.
+pub fn replay(
+    entries: impl Iterator<Item = String>,
+    head: Option<&Head>,
+    key: &PublicKey,
+    each: impl FnMut(&Entry),
+) -> Result<Verified, Bad> {
+    let signatures = if head.is_some() { Signatures::ByHead } else { Signatures::Each };
+    read(entries, head, key, signatures, each)
+}
+
+fn read(
+    entries: impl Iterator<Item = String>,
+    head: Option<&Head>,
+    key: &PublicKey,
+    signatures: Signatures,
     mut each: impl FnMut(&Entry),
 ) -> Result<Verified, Bad> {
-    let _ = (entries, head, key, &mut each);
-    todo!()
+    let bad = |seq, text: String| Bad { seq, text };
+    if head.is_some_and(|head| !head.verifies(key)) {
+        return locate(entries, key, head);
+    }
+    let mut story = Story::new(key, signatures);
+    let mut links = Links::default();
+    let mut entries = entries;
+    while let Some(text) = entries.next() {
+        let seq = links.count;
+        let (entry, hash) = match links.add(&text) {
+            Ok(linked) => linked,
+            Err(Unlinked::Unreadable(what)) => return Err(bad(seq, what)),
+            Err(Unlinked::OutOfOrder(what)) => return Err(links.blame(&text, entries.next(), head, what)),
+        };
+        story.add(&entry, hash).map_err(|text| bad(seq, text))?;
+        if head.is_some_and(|head| head.count == links.count && head.hash != hash) {
+            return Err(bad(seq, "it is not the entry that the signed head names".into()));
+        }
+        if head.is_some_and(|head| head.count <= seq) {
+            return Err(bad(seq, "it comes after the signed head".into()));
+        }
+        each(&entry);
+    }
+    if let Some(head) = head.filter(|head| head.count != links.count) {
+        let text = format!("missing: the signed head counts {} entries, the journal has {}", head.count, links.count);
+        return Err(bad(links.count, text));
+    }
+    let mut told = story.told;
+    told.chain = links.chain();
+    Ok(told)
+}
+
+/// The head itself is bad: an entry that is bad, too, is the better answer.
+fn locate(entries: impl Iterator<Item = String>, key: &PublicKey, head: Option<&Head>) -> Result<Verified, Bad> {
+    let read = read(entries, None, key, Signatures::Each, |_| {})?;
+    let seq = head.map_or(read.entries, |head| head.count.min(read.entries));
+    Err(Bad { seq, text: "the head's signature does not hold for this key".into() })
+}
+
+/// The chain as it is read back.
+#[derive(Default)]
+struct Links {
+    count: u64,
+    prev: Option<(Digest, Timestamp)>,
+}
+
+impl Links {
+    fn add(&mut self, text: &str) -> Result<(Entry, Digest), Unlinked> {
+        let entry = parse(text).map_err(Unlinked::Unreadable)?;
+        let (prev, last) = self.prev.unwrap_or((Digest::ZERO, Timestamp(0)));
+        if entry.seq != self.count {
+            return Err(Unlinked::OutOfOrder(format!("it says that it is entry {}", entry.seq)));
+        }
+        if entry.prev != prev {
+            return Err(Unlinked::OutOfOrder("it does not follow from the entry before".into()));
+        }
+        if entry.at < last {
+            return Err(Unlinked::Unreadable("it is earlier than the entry before".into()));
+        }
+        let hash = Digest::of(text.as_bytes());
+        self.count += 1;
+        self.prev = Some((hash, entry.at));
+        Ok((entry, hash))
+    }
+
+    /// Whose fault it is that `text` does not follow from the entry before. When its own successor,
+    /// or the head, vouches for `text`, then the entry before was changed or put in.
+    fn blame(&self, text: &str, next: Option<String>, head: Option<&Head>, what: String) -> Bad {
+        let hash = Digest::of(text.as_bytes());
+        let vouched = match next {
+            Some(next) => parse(&next).is_ok_and(|next| next.prev == hash),
+            None => head.is_some_and(|head| head.hash == hash),
+        };
+        let twice = self.prev.is_some_and(|(before, _)| before == hash);
+        let seq = parse(text).map_or(self.count, |entry| entry.seq);
+        let in_place = seq == self.count || seq.checked_add(1) == Some(self.count);
+        match self.count.checked_sub(1) {
+            _ if twice => Bad { seq: self.count, text: "it stands here twice".into() },
+            Some(before) if vouched && in_place => {
+                Bad { seq: before, text: "the entry after it, which is sound, does not follow from it".into() }
+            }
+            _ => Bad { seq: self.count, text: what },
+        }
+    }
+
+    fn chain(&self) -> Chain {
+        match (self.count.checked_sub(1), self.prev) {
+            (Some(seq), Some((hash, at))) => Chain::after(seq, hash, at),
+            _ => Chain::default(),
+        }
+    }
+}
+
+/// Why an entry is not the next link.
+enum Unlinked {
+    /// It is no sound entry in itself.
+    Unreadable(String),
+    /// It is an entry, but not the next one.
+    OutOfOrder(String),
+}
+
+fn parse(text: &str) -> Result<Entry, String> {
+    if text.len() > Limits::JSON_BYTES {
+        return Err(format!("an entry of {} bytes is over the limit", text.len()));
+    }
+    let entry: Entry = serde_json::from_str(text).map_err(|error| format!("not an entry: {error}"))?;
+    // Refuses duplicate keys, left-out fields and every other second way to write an entry.
+    if canonical(&entry) == text { Ok(entry) } else { Err("it is not in canonical form".into()) }
 }

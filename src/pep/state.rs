@@ -40,16 +40,16 @@ impl State {
             Body::Open { .. } | Body::Checkpoint { .. } => {}
             Body::Policy { digest, .. } => self.policy = Some(*digest),
             Body::Intent { call, held, approval, .. } => {
-                self.ledger.replay_intent(&call.id, &call.subject, *held);
+                let _ = self.ledger.replay_intent(&call.id, &call.subject, *held);
                 self.admitted(call, approval.is_some());
             }
             Body::Raise { budget, account, by, .. } => self.raise(budget, account, *by),
             Body::Outcome(outcome) => {
-                self.ledger.replay_outcome(&outcome.call, outcome.posted);
+                let _ = self.ledger.replay_outcome(&outcome.call, outcome.posted);
                 self.ended(outcome);
             }
             Body::Expire { call, posted, evidence } => {
-                self.ledger.replay_outcome(call, *posted);
+                let _ = self.ledger.replay_outcome(call, *posted);
                 self.expired(call, evidence);
             }
         }

@@ -275,7 +275,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_cannot_lie() {
-        let padded = Asked::of("i".into(), &call("s", "a", "ls\u{202e}\u{1b}[2J\n\u{200b}rm"), "w\u{7}hy", Digest::ZERO);
+        let padded =
+            Asked::of("i".into(), &call("s", "a", "ls\u{202e}\u{1b}[2J\n\u{200b}rm"), "w\u{7}hy", Digest::ZERO);
         assert!(padded.args.is_ascii() && padded.args.contains("\\u{202e}") && padded.args.contains("\\u001b[2J\\n"));
         assert_eq!(padded.why, "w\\u{7}hy");
         assert!(padded.approvable && padded.notes.len() == 1);

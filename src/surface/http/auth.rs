@@ -44,7 +44,11 @@ pub(super) enum Scope {
 }
 
 /// Checks Host, Origin and token and notes the caller for [`permit`].
-pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response, Refusal> {
+pub(super) async fn identify(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
     let via = request.extensions().get::<Via>().copied().unwrap_or(Via::Tcp);
     check_host(request.headers(), request.uri(), via)?;
     check_origin(request.headers(), &app.config.origins)?;
@@ -67,7 +71,9 @@ pub(super) async fn permit(scope: Scope, request: Request, next: Next) -> Result
         (Scope::Operator, _) => {
             Err(Refusal::new(Fault::Forbidden, "approvals need the operator's token; the agent's token cannot approve"))
         }
-        (Scope::Agent, _) => Err(Refusal::new(Fault::Forbidden, "this needs the agent's token; the operator's acts for nobody")),
+        (Scope::Agent, _) => {
+            Err(Refusal::new(Fault::Forbidden, "this needs the agent's token; the operator's acts for nobody"))
+        }
         (Scope::Either, _) => Err(Refusal::new(Fault::Unauthorized, "a token is needed")),
     }
 }
@@ -79,7 +85,9 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
     if values.next().is_some() {
         return Err(Refusal::malformed(format!("the header `{name}` is there more than once")));
     }
-    first.map(|value| value.to_str().map_err(|_| Refusal::malformed(format!("the header `{name}` is not plain text")))).transpose()
+    first
+        .map(|value| value.to_str().map_err(|_| Refusal::malformed(format!("the header `{name}` is not plain text"))))
+        .transpose()
 }
 
 fn caller(headers: &HeaderMap, agent: &Secret, operator: Option<&Secret>) -> Result<Caller, Refusal> {
@@ -92,12 +100,19 @@ fn caller(headers: &HeaderMap, agent: &Secret, operator: Option<&Secret>) -> Res
     };
     // Both are always compared, so that time does not tell which one was nearly right.
     let (is_agent, is_operator) = (agent.matches(token), operator.is_some_and(|secret| secret.matches(token)));
-    Ok(if is_operator { Caller::Operator } else if is_agent { Caller::Agent } else { Caller::Nobody })
+    Ok(if is_operator {
+        Caller::Operator
+    } else if is_agent {
+        Caller::Agent
+    } else {
+        Caller::Nobody
+    })
 }
 
 /// A page whose name was rebound to this machine sends its own name as Host.
 fn check_host(headers: &HeaderMap, uri: &Uri, via: Via) -> Result<(), Refusal> {
-    let refused = || Refusal::new(Fault::Forbidden, "the Host header must name this machine: localhost, 127.0.0.1 or [::1]");
+    let refused =
+        || Refusal::new(Fault::Forbidden, "the Host header must name this machine: localhost, 127.0.0.1 or [::1]");
     if uri.authority().is_some_and(|authority| !is_loopback(authority.as_str())) {
         return Err(refused());
     }
@@ -113,7 +128,9 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> 
     match single(headers, &header::ORIGIN)? {
         None => Ok(()),
         Some(origin) if is_loopback_origin(origin) && allowed.iter().any(|known| known == origin) => Ok(()),
-        Some(_) => Err(Refusal::new(Fault::Forbidden, "requests from web pages are refused: this Origin is not configured")),
+        Some(_) => {
+            Err(Refusal::new(Fault::Forbidden, "requests from web pages are refused: this Origin is not configured"))
+        }
     }
 }
 
@@ -132,8 +149,10 @@ fn is_loopback(authority: &str) -> bool {
         None => authority.split_once(':').map_or((authority, Some("0")), |(host, port)| (host, Some(port))),
     };
     let named = host.eq_ignore_ascii_case("localhost") && !authority.starts_with('[');
-    let numbered = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() && ip.is_ipv6() == authority.starts_with('['));
-    let port = port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    let numbered =
+        host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() && ip.is_ipv6() == authority.starts_with('['));
+    let port = port
+        .is_some_and(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
     (named || numbered) && port
 }
 
@@ -147,14 +166,36 @@ mod tests {
             assert!(is_loopback(good), "{good}");
         }
         for bad in [
-            "", "evil.example", "localhost.evil.example", "localhost.", "127.0.0.1.evil.example", "127.1", "0.0.0.0",
-            "::1", "[::1", "[::1]x", "[localhost]", "[127.0.0.1]", "user@localhost", "localhost:", "localhost:+1",
-            "localhost:99999", "localhost:1:2", "10.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "127.0.0.1 ",
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "localhost.",
+            "127.0.0.1.evil.example",
+            "127.1",
+            "0.0.0.0",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[localhost]",
+            "[127.0.0.1]",
+            "user@localhost",
+            "localhost:",
+            "localhost:+1",
+            "localhost:99999",
+            "localhost:1:2",
+            "10.0.0.1",
+            "[::ffff:127.0.0.1]",
+            "2130706433",
+            "127.0.0.1 ",
         ] {
             assert!(!is_loopback(bad), "{bad}");
         }
         assert!(is_loopback_origin("http://localhost:3000"));
-        assert!(!is_loopback_origin("null") && !is_loopback_origin("http://localhost/path") && !is_loopback_origin("file://localhost"));
+        assert!(
+            !is_loopback_origin("null")
+                && !is_loopback_origin("http://localhost/path")
+                && !is_loopback_origin("file://localhost")
+        );
     }
 
     #[test]
@@ -166,7 +207,14 @@ mod tests {
         };
         assert_eq!(of("Bearer agent-token-0123"), Caller::Agent);
         assert_eq!(of("bearer operator-token-0"), Caller::Operator);
-        for wrong in ["agent-token-0123", "Basic agent-token-0123", "Bearer", "Bearer ", "Bearer agent-token-01234", "Bearer agent-token-012"] {
+        for wrong in [
+            "agent-token-0123",
+            "Basic agent-token-0123",
+            "Bearer",
+            "Bearer ",
+            "Bearer agent-token-01234",
+            "Bearer agent-token-012",
+        ] {
             assert_eq!(of(wrong), Caller::Nobody, "{wrong}");
         }
         let mut twice = HeaderMap::new();

@@ -111,7 +111,9 @@ fn call(app: &App, body: Evaluation) -> Result<Result<Call, String>, Refusal> {
         return Ok(Err(format!("the gate knows the actions {words}")));
     };
     if !action.properties.is_empty() || !who.properties.is_empty() {
-        return Ok(Err("properties of subject and action mean nothing to this gate; send arguments as context.args".into()));
+        return Ok(Err(
+            "properties of subject and action mean nothing to this gate; send arguments as context.args".into()
+        ));
     }
     if what.kind != resource_type(known) {
         return Ok(Err(format!("a resource of `{}` has the type `{}`", known.word(), resource_type(known))));
@@ -147,7 +149,9 @@ fn resource(entity: &Entity) -> Result<Resource, String> {
         match key.as_str() {
             "registry" => resource.registry = named()?,
             "revision" => resource.revision = named()?,
-            "digest" => resource.digest = Some(Digest::parse(text).ok_or("resource.properties.digest is not a sha256 digest")?),
+            "digest" => {
+                resource.digest = Some(Digest::parse(text).ok_or("resource.properties.digest is not a sha256 digest")?)
+            }
             _ => return Err("resource.properties has registry, revision and digest only".into()),
         }
     }

@@ -47,7 +47,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 }
 
 /// A field that is there, `null` included; without this `null` and absence would be the same.
-pub(super) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<serde_json::Value>, D::Error> {
+pub(super) fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<serde_json::Value>, D::Error> {
     serde::Deserialize::deserialize(deserializer).map(Some)
 }
 
@@ -81,7 +83,9 @@ fn stated_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
 
 /// JSON, in UTF-8, not compressed: another reader of the same bytes must see the same thing.
 fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let wrong = || Refusal::new(Fault::MediaType, "send the body as `Content-Type: application/json`, in UTF-8 and not compressed");
+    let wrong = || {
+        Refusal::new(Fault::MediaType, "send the body as `Content-Type: application/json`, in UTF-8 and not compressed")
+    };
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let stated = types.next().and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
     let (media, parameters) = stated.split_once(';').unwrap_or((stated, "charset=utf-8"));
@@ -130,7 +134,13 @@ mod tests {
         for good in ["application/json", "Application/JSON; charset=UTF-8"] {
             assert!(check_type(&typed(good)).is_ok(), "{good}");
         }
-        for bad in ["text/plain", "application/json; charset=utf-16", "application/json-seq", "application/json; x=y", "multipart/form-data"] {
+        for bad in [
+            "text/plain",
+            "application/json; charset=utf-16",
+            "application/json-seq",
+            "application/json; x=y",
+            "multipart/form-data",
+        ] {
             assert!(check_type(&typed(bad)).is_err(), "{bad}");
         }
         assert!(check_type(&HeaderMap::new()).is_err());

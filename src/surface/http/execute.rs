@@ -18,7 +18,9 @@ use super::execution::{Execution, Hosted};
 use super::metrics::Metered;
 use super::session::{Begun, cancel};
 use super::tagged;
-use crate::model::{Action, Call, CallId, Fault as Doing, GuestError, Limits, Outcome, Reason, ReasonCode, Resource, Status};
+use crate::model::{
+    Action, Call, CallId, Fault as Doing, GuestError, Limits, Outcome, Reason, ReasonCode, Resource, Status,
+};
 use crate::pep::Answer;
 use crate::surface::visible;
 
@@ -163,7 +165,8 @@ fn done(id: &CallId, answer: Answer) -> Bytes {
     let code = answer.decision.reason.code;
     let ran = answer.outcome.is_some();
     let outcome = answer.outcome.unwrap_or_else(|| Outcome::of(refused(code)));
-    let stopped = || outcome.stopped.map(|code| Reason::new(code, code.row().about.trim_end_matches('.')).denial("code"));
+    let stopped =
+        || outcome.stopped.map(|code| Reason::new(code, code.row().about.trim_end_matches('.')).denial("code"));
     let denial = answer.denial.or_else(|| if ran { stopped() } else { Some(answer.decision.reason.denial("code")) });
     let event = json!({
         "event": "done",

@@ -128,10 +128,14 @@ impl Execution {
     pub(super) fn resume(&self, call: &CallId, outcome: Outcome) -> Result<(), Refusal> {
         let mut state = lock(&self.state);
         match &mut state.phase {
-            Phase::Tool { call: open, fetched: true, reply: reply @ None, .. } if open == call => *reply = Some(outcome),
+            Phase::Tool { call: open, fetched: true, reply: reply @ None, .. } if open == call => {
+                *reply = Some(outcome)
+            }
             Phase::Tool { reply: Some(_), .. } => return Err(conflict("this tool call has been answered already")),
             Phase::Tool { .. } => return Err(conflict("another tool call waits for an answer, not this one")),
-            Phase::Running => return Err(conflict("no tool call waits for an answer: it was answered, or its time is over")),
+            Phase::Running => {
+                return Err(conflict("no tool call waits for an answer: it was answered, or its time is over"));
+            }
             Phase::Ended { .. } => return Err(conflict("the execution has ended")),
         }
         drop(state);

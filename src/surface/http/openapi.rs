@@ -84,7 +84,8 @@ fn security(scope: Scope) -> Value {
 
 fn parameters(route: &Route) -> Vec<Value> {
     let in_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let in_path = in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": reference("Name")}));
+    let in_path =
+        in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": reference("Name")}));
     let in_query = route.query.iter().map(|(name, about)| {
         json!({"name": name, "in": "query", "required": false, "description": about, "schema": {"type": "string"}})
     });
@@ -117,7 +118,8 @@ fn faults(route: &Route) -> Vec<(u16, String)> {
         None => &[],
     };
     for fault in Fault::ALL {
-        let here = common.contains(&fault) || token == Some(fault) || body.contains(&fault) || route.faults.contains(&fault);
+        let here =
+            common.contains(&fault) || token == Some(fault) || body.contains(&fault) || route.faults.contains(&fault);
         let (status, code, about) = fault.row();
         let text = format!("`{code}`: {about}");
         match faults.iter_mut().find(|(known, _)| *known == status) {
@@ -149,7 +151,8 @@ mod tests {
         let text = document.to_string();
         let names = text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next());
         let used: HashSet<&str> = names.collect();
-        let known: HashSet<&str> = document["components"]["schemas"].as_object().unwrap().keys().map(String::as_str).collect();
+        let known: HashSet<&str> =
+            document["components"]["schemas"].as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(used.difference(&known).count(), 0, "{used:?}");
         assert_eq!(known.difference(&used).collect::<Vec<_>>(), Vec::<&&str>::new(), "described and never used");
     }

@@ -32,7 +32,9 @@ pub(super) async fn serve() -> Response {
 /// Nothing but this page's own style.
 fn policy() -> String {
     let hash = STANDARD.encode(Sha256::digest(STYLE.as_bytes()));
-    format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+    format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 }
 
 fn page(document: &Value) -> String {
@@ -65,7 +67,13 @@ fn page(document: &Value) -> String {
 }
 
 fn section(html: &mut String, path: &str, method: &str, operation: &Value) {
-    let tokens: Vec<String> = operation["security"].as_array().into_iter().flatten().filter_map(Value::as_object).flat_map(|scheme| scheme.keys().map(|key| plain(key))).collect();
+    let tokens: Vec<String> = operation["security"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object)
+        .flat_map(|scheme| scheme.keys().map(|key| plain(key)))
+        .collect();
     let token = if tokens.is_empty() { "no token".to_owned() } else { format!("token: {}", tokens.join(" or ")) };
     let _ = write!(
         html,
@@ -77,12 +85,22 @@ fn section(html: &mut String, path: &str, method: &str, operation: &Value) {
     if let Some(schema) = schema_of(&operation["requestBody"]) {
         let _ = write!(html, "<tr><td>body<td><a href=\"#{schema}\"><code>{schema}</code></a>");
     }
-    for parameter in operation["parameters"].as_array().into_iter().flatten().filter(|parameter| parameter["in"] == "query") {
-        let _ = write!(html, "<tr><td>?<code>{}</code><td>{}", escaped(&parameter["name"]), escaped(&parameter["description"]));
+    for parameter in
+        operation["parameters"].as_array().into_iter().flatten().filter(|parameter| parameter["in"] == "query")
+    {
+        let _ = write!(
+            html,
+            "<tr><td>?<code>{}</code><td>{}",
+            escaped(&parameter["name"]),
+            escaped(&parameter["description"])
+        );
     }
     for (status, response) in operation["responses"].as_object().into_iter().flatten() {
         let link = schema_of(response).filter(|schema| schema != "Error");
-        let text = link.map_or_else(|| escaped(&response["description"]), |schema| format!("<a href=\"#{schema}\"><code>{schema}</code></a>"));
+        let text = link.map_or_else(
+            || escaped(&response["description"]),
+            |schema| format!("<a href=\"#{schema}\"><code>{schema}</code></a>"),
+        );
         let _ = write!(html, "<tr><td>{}<td>{text}", plain(status));
     }
     html.push_str("</table></section>");

@@ -124,7 +124,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
     }
     router
         .fallback(async || Refusal::new(Fault::NotFound, "no such path; GET /openapi.json lists them"))
-        .method_not_allowed_fallback(async || Refusal::new(Fault::Method, "this path has no such method; GET /openapi.json lists them"))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(Fault::Method, "this path has no such method; GET /openapi.json lists them")
+        })
         .layer(from_fn_with_state(app.clone(), identify))
         .layer(from_fn_with_state(app.clone(), contain))
         .with_state(app)

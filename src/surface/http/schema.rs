@@ -51,7 +51,12 @@ fn name() -> Value {
 fn common() -> Value {
     let amounts: Map<String, Value> = KINDS
         .iter()
-        .map(|row| (row.name.to_owned(), json!({"type": "integer", "minimum": 0, "description": format!("{} ({})", row.about, row.unit)})))
+        .map(|row| {
+            (
+                row.name.to_owned(),
+                json!({"type": "integer", "minimum": 0, "description": format!("{} ({})", row.about, row.unit)}),
+            )
+        })
         .collect();
     let codes: Vec<&str> = REASONS.iter().map(|row| row.name).collect();
     json!({
@@ -73,15 +78,19 @@ fn common() -> Value {
 
 fn sessions() -> Value {
     let param = object(&["name"], &json!({"name": name(), "required": {"type": "boolean", "default": false}}));
-    let tool = object(&["name"], &json!({
-        "name": name(),
-        "description": text("what it does, for help()"),
-        "params": list(&param),
-        "is_final": {"type": "boolean", "default": false, "description": "its call ends the program with an answer"},
-        "is_agent": {"type": "boolean", "default": false, "description": "it is another agent: calls are agent.invoke"},
-    }));
+    let tool = object(
+        &["name"],
+        &json!({
+            "name": name(),
+            "description": text("what it does, for help()"),
+            "params": list(&param),
+            "is_final": {"type": "boolean", "default": false, "description": "its call ends the program with an answer"},
+            "is_agent": {"type": "boolean", "default": false, "description": "it is another agent: calls are agent.invoke"},
+        }),
+    );
     let params = json!([{"name": "query", "required": true}]);
-    let search = json!({"name": "search", "description": "Searches.", "params": params, "is_final": false, "is_agent": false});
+    let search =
+        json!({"name": "search", "description": "Searches.", "params": params, "is_final": false, "is_agent": false});
     let tools = json!({"type": "array", "items": reference("ToolSpec"), "maxItems": Limits::TOOLS});
     let delegation = json!({"type": "array", "items": name(), "maxItems": Limits::DELEGATION, "description": "agents that delegated to this one, outermost first"});
     json!({
@@ -101,19 +110,35 @@ fn sessions() -> Value {
 }
 
 fn execution() -> Value {
-    let error = object(&["type", "message"], &json!({"type": text("the exception's type"), "message": text("its message")}));
+    let error =
+        object(&["type", "message"], &json!({"type": text("the exception's type"), "message": text("its message")}));
     let guest = json!({"type": ["object", "null"], "description": "type, message and traceback of an error"});
     let status = json!({"type": "string", "enum": ["done", "failed", "exhausted", "denied", "broken"]});
-    let tool = object(&["event", "execution", "call", "tool", "args"], &json!({
-        "event": {"const": "tool"}, "execution": name(), "call": name(), "tool": name(), "args": {"type": "object"},
-    }));
+    let tool = object(
+        &["event", "execution", "call", "tool", "args"],
+        &json!({
+            "event": {"const": "tool"}, "execution": name(), "call": name(), "tool": name(), "args": {"type": "object"},
+        }),
+    );
     let done = json!({
         "event": {"const": "done"}, "execution": name(), "status": status, "output": reference("Tagged"),
         "logs": text("what was printed"), "is_final": {"type": "boolean"}, "error": guest,
         "denial": {"type": ["string", "null"]}, "notices": list(&text("something that the agent must be told")),
         "usage": reference("Amounts"), "receipt": {"type": ["string", "null"]},
     });
-    let all = ["event", "execution", "status", "output", "logs", "is_final", "error", "denial", "notices", "usage", "receipt"];
+    let all = [
+        "event",
+        "execution",
+        "status",
+        "output",
+        "logs",
+        "is_final",
+        "error",
+        "denial",
+        "notices",
+        "usage",
+        "receipt",
+    ];
     json!({
         "Execute": with_example(
             object(&["code"], &json!({
@@ -133,7 +158,8 @@ fn execution() -> Value {
 }
 
 fn hosted() -> Value {
-    let actions: Vec<&str> = Action::ALL.iter().filter(|action| **action != Action::CodeRun).map(|action| action.word()).collect();
+    let actions: Vec<&str> =
+        Action::ALL.iter().filter(|action| **action != Action::CodeRun).map(|action| action.word()).collect();
     let digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
     let id = "0123456789abcdef0123456789abcdef";
     json!({
@@ -165,7 +191,8 @@ fn evaluation() -> Value {
         let properties = json!({"type": {"type": "string", "description": about}, "id": {"type": "string"}, "properties": {"type": "object"}});
         object(&["type", "id"], &properties)
     };
-    let types: Vec<String> = Action::ALL.iter().map(|action| format!("{} for {}", resource_type(*action), action.word())).collect();
+    let types: Vec<String> =
+        Action::ALL.iter().map(|action| format!("{} for {}", resource_type(*action), action.word())).collect();
     let words: Vec<&str> = Action::ALL.iter().map(|action| action.word()).collect();
     let tried = json!({"type": "tool", "id": "search", "properties": {}});
     json!({
@@ -191,13 +218,19 @@ fn evaluation() -> Value {
 }
 
 fn reading() -> Value {
-    let limit = object(&["budget", "kind", "limit", "remaining"], &json!({
-        "budget": {"type": "string"}, "kind": {"type": "string"}, "limit": {"type": "integer"}, "remaining": {"type": "integer"},
-    }));
-    let account = object(&["account", "tier", "posted", "pending", "limits"], &json!({
-        "account": {"type": "string"}, "tier": {"type": "string", "enum": ["org", "agent", "session", "run"]},
-        "posted": reference("Amounts"), "pending": reference("Amounts"), "limits": list(&limit),
-    }));
+    let limit = object(
+        &["budget", "kind", "limit", "remaining"],
+        &json!({
+            "budget": {"type": "string"}, "kind": {"type": "string"}, "limit": {"type": "integer"}, "remaining": {"type": "integer"},
+        }),
+    );
+    let account = object(
+        &["account", "tier", "posted", "pending", "limits"],
+        &json!({
+            "account": {"type": "string"}, "tier": {"type": "string", "enum": ["org", "agent", "session", "run"]},
+            "posted": reference("Amounts"), "pending": reference("Amounts"), "limits": list(&limit),
+        }),
+    );
     json!({
         "Budgets": object(&["accounts"], &json!({"accounts": list(&account)})),
         "Receipt": {"type": "object", "required": ["receipt_id"], "description": "a signed receipt (docs/audit-format.md)"},

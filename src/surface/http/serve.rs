@@ -51,7 +51,12 @@ pub struct Sidecar {
 ///
 /// # Errors
 /// [`ServeFault`].
-pub fn serve(config: Config, gate: Arc<Gate>, executor: Arc<dyn Executor>, shutdown: Shutdown) -> Result<(), ServeFault> {
+pub fn serve(
+    config: Config,
+    gate: Arc<Gate>,
+    executor: Arc<dyn Executor>,
+    shutdown: Shutdown,
+) -> Result<(), ServeFault> {
     Sidecar::bind(config)?.serve(gate, executor, shutdown)
 }
 
@@ -72,7 +77,8 @@ impl Sidecar {
         if unix.is_none() && tcp.is_none() {
             return Err(ServeFault::Nowhere);
         }
-        let bound = tcp.as_ref().map(TcpListener::local_addr).transpose().map_err(io_fault("read the bound address"))?;
+        let bound =
+            tcp.as_ref().map(TcpListener::local_addr).transpose().map_err(io_fault("read the bound address"))?;
         let addresses = Addresses { unix: config.unix.clone(), tcp: bound };
         Ok(Self { config, unix, tcp, addresses })
     }
@@ -89,7 +95,8 @@ impl Sidecar {
     /// [`ServeFault`] when it could not start.
     pub fn serve(self, gate: Arc<Gate>, executor: Arc<dyn Executor>, shutdown: Shutdown) -> Result<(), ServeFault> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(2).max_blocking_threads(256).thread_name("weir-serve").enable_all().build();
+        let runtime =
+            builder.worker_threads(2).max_blocking_threads(256).thread_name("weir-serve").enable_all().build();
         let runtime = runtime.map_err(io_fault("start the sidecar's threads"))?;
         let Self { config, unix, tcp, .. } = self;
         let app = App::new(config, gate, executor).map_err(|refusal| ServeFault::Start(refusal.message))?;
@@ -99,7 +106,12 @@ impl Sidecar {
     }
 }
 
-async fn run(app: Arc<App>, unix: Option<Socket>, tcp: Option<TcpListener>, shutdown: Shutdown) -> Result<(), ServeFault> {
+async fn run(
+    app: Arc<App>,
+    unix: Option<Socket>,
+    tcp: Option<TcpListener>,
+    shutdown: Shutdown,
+) -> Result<(), ServeFault> {
     let (drain, draining) = watch::channel(false);
     let places = Arc::new(Semaphore::new(app.config.connections));
     let router = router(app.clone());

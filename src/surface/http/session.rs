@@ -227,7 +227,10 @@ pub(super) async fn new_run(
     let run = fresh()?;
     app.sessions.with(&id, |session| {
         if session.is_busy() {
-            return Err(Refusal::new(Fault::Conflict, "a run cannot begin while the session's execution has not ended"));
+            return Err(Refusal::new(
+                Fault::Conflict,
+                "a run cannot begin while the session's execution has not ended",
+            ));
         }
         session.run = run.clone();
         Ok((StatusCode::CREATED, Json(json!({"run": run}))))

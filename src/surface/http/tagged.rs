@@ -27,7 +27,10 @@ pub(super) fn check(value: &Value) -> Result<(), String> {
         Value::Object(map) => match map.get("$") {
             None => map.values().try_for_each(check),
             Some(Value::Array(parts)) if map.len() == 1 => check_tag(parts),
-            Some(_) => Err("an object with the key `$` is a tag and has nothing else; send a dict with that key as `dict`".into()),
+            Some(_) => {
+                Err("an object with the key `$` is a tag and has nothing else; send a dict with that key as `dict`"
+                    .into())
+            }
         },
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }
@@ -44,7 +47,9 @@ fn check_tag(parts: &[Value]) -> Result<(), String> {
         ("dict", [Value::Array(pairs)]) => return pairs.iter().try_for_each(check_pair),
         ("tuple" | "set" | "frozenset", [Value::Array(items)]) => return items.iter().try_for_each(check),
         ("complex", [re, im]) => is_float(re) && is_float(im),
-        ("datetime" | "date" | "time" | "timedelta" | "decimal" | "fraction" | "uuid" | "path", [Value::String(_)]) => true,
+        ("datetime" | "date" | "time" | "timedelta" | "decimal" | "fraction" | "uuid" | "path", [Value::String(_)]) => {
+            true
+        }
         ("handle", [Value::String(id), Value::String(_), Value::String(_)]) => is_handle(id),
         _ => return Err(format!("`{tag}` is no tag that a host may send, or has the wrong parts")),
     };
@@ -80,21 +85,36 @@ mod tests {
     #[test]
     fn every_documented_form_passes_and_nothing_else() {
         for good in [
-            json!(null), json!([1, "a", {"b": [true]}]), json!({"$": ["int", "-12345678901234567890"]}),
-            json!({"$": ["float", "-inf"]}), json!({"$": ["str", "7aCA"]}), json!({"$": ["bytes", ""]}),
+            json!(null),
+            json!([1, "a", {"b": [true]}]),
+            json!({"$": ["int", "-12345678901234567890"]}),
+            json!({"$": ["float", "-inf"]}),
+            json!({"$": ["str", "7aCA"]}),
+            json!({"$": ["bytes", ""]}),
             json!({"$": ["dict", [[{"$": ["tuple", [1, 2]]}, "x"], ["$", null]]]}),
             json!({"$": ["complex", 1.5, {"$": ["float", "nan"]}]}).clone(),
             json!({"$": ["handle", "0123456789abcdef0123456789abcdef", "Image", "<image>"]}),
-            json!({"$": ["decimal", "1.10"]}), json!({"$": ["path", "a/b"]}),
+            json!({"$": ["decimal", "1.10"]}),
+            json!({"$": ["path", "a/b"]}),
         ] {
             assert_eq!(check(&good), Ok(()), "{good}");
         }
         for bad in [
-            json!({"$": 1}), json!({"$": []}), json!({"$": ["pickle", "x"]}), json!({"$": ["int", "1"], "x": 2}),
-            json!({"$": ["int", "0x10"]}), json!({"$": ["int", ""]}), json!({"$": ["int", "9".repeat(5000)]}),
-            json!({"$": ["float", "1e400"]}), json!({"$": ["bytes", "***"]}), json!({"$": ["dict", [["a"]]]}),
-            json!({"$": ["tuple", {"0": 1}]}), json!({"$": ["handle", "7", "Image", ""]}), json!([{"$": ["repr", "T", "r"]}]),
-            json!({"a": {"$": ["set", [{"$": ["what"]}]]}}), json!({"$": ["complex", 1, "2"]}),
+            json!({"$": 1}),
+            json!({"$": []}),
+            json!({"$": ["pickle", "x"]}),
+            json!({"$": ["int", "1"], "x": 2}),
+            json!({"$": ["int", "0x10"]}),
+            json!({"$": ["int", ""]}),
+            json!({"$": ["int", "9".repeat(5000)]}),
+            json!({"$": ["float", "1e400"]}),
+            json!({"$": ["bytes", "***"]}),
+            json!({"$": ["dict", [["a"]]]}),
+            json!({"$": ["tuple", {"0": 1}]}),
+            json!({"$": ["handle", "7", "Image", ""]}),
+            json!([{"$": ["repr", "T", "r"]}]),
+            json!({"a": {"$": ["set", [{"$": ["what"]}]]}}),
+            json!({"$": ["complex", 1, "2"]}),
         ] {
             assert!(check(&bad).is_err(), "{bad}");
         }

@@ -157,7 +157,7 @@ fn admit(app: &App, call: Call, sender: oneshot::Sender<Value>) {
             if sender.send(allowed).is_err()
                 && let Some(durable) = app.works.take(&id)
             {
-                app.gate.complete(durable, Outcome::of(Status::Broken));
+                drop(app.gate.complete(durable, Outcome::of(Status::Broken)));
             }
         }
         Err(answer) => {
@@ -190,32 +190,28 @@ impl Drop for Deciding<'_> {
 pub(super) async fn outcome(State(app): State<Arc<App>>, Strict(body): Strict<Report>) -> Result<Json<Value>, Refusal> {
     let nothing = "no such call is open: it was denied, its outcome is on record, or its time is over";
     let durable = app.works.take(&body.call).ok_or_else(|| Refusal::new(Fault::NotFound, nothing))?;
-    let answer = blocking(move || {
-        let outcome = told(&durable, &body);
-        app.gate.complete(durable, outcome)
-    });
+    let answer = blocking(move || app.gate.complete(durable, told(&body)));
     let receipt = answer.await?.receipt.ok_or_else(|| {
         Refusal::new(Fault::JournalFailed, "the outcome could not be recorded; the call counts as unknown")
     })?;
     Ok(Json(json!({"receipt": receipt.receipt_id})))
 }
 
-/// The outcome as the host tells it. Whoever says nothing about usage has used all that was held.
-fn told(durable: &Durable<Reserved>, report: &Report) -> Outcome {
+/// The outcome as the host tells it. What it does not say of paid kinds, the gate takes at the worst.
+fn told(report: &Report) -> Outcome {
     let status = match report.status {
         Reported::Done => Status::Done,
         Reported::Failed => Status::Failed,
         Reported::Unknown => Status::Unknown,
     };
-    let usage = report.usage.unwrap_or_else(|| durable.reservation().held());
-    let output = report.result_digest.map_or(Value::Null, |digest| json!(digest));
-    Outcome { usage, output, ..Outcome::of(status) }
+    let usage = report.usage.unwrap_or_default();
+    Outcome { usage, result: report.result_digest, ..Outcome::of(status) }
 }
 
 /// Ends calls whose outcome nobody reported.
 pub(super) fn expire(app: &App, works: Vec<Durable<Reserved>>) {
     for durable in works {
         tracing::warn!(call = %durable.call().id, "no outcome was reported in time; the call ends as unknown");
-        app.gate.complete(durable, Outcome::of(Status::Unknown));
+        drop(app.gate.complete(durable, Outcome::of(Status::Unknown)));
     }
 }

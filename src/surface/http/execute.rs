@@ -164,10 +164,13 @@ fn walk(app: &App, call: Call, host: &Hosted) -> Bytes {
 fn done(id: &CallId, answer: Answer) -> Bytes {
     let code = answer.decision.reason.code;
     let ran = answer.outcome.is_some();
-    let outcome = answer.outcome.unwrap_or_else(|| Outcome::of(refused(code)));
-    let stopped =
-        || outcome.stopped.map(|code| Reason::new(code, code.row().about.trim_end_matches('.')).denial("code"));
-    let denial = answer.denial.or_else(|| if ran { stopped() } else { Some(answer.decision.reason.denial("code")) });
+    let mut outcome = answer.outcome.unwrap_or_else(|| Outcome::of(refused(code)));
+    if outcome.status == Status::Unknown {
+        // Of its own code the gate is never in doubt for the caller: it did not end as it should.
+        outcome.status = Status::Broken;
+    }
+    let refusal = || (!ran).then(|| answer.decision.reason.denial("code"));
+    let denial = answer.denial.clone().or_else(refusal);
     let event = json!({
         "event": "done",
         "execution": id,

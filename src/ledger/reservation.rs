@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Tier;
-use crate::model::{Amounts, CallId, Kind, Subject};
+use crate::model::{Amounts, CallId, Excess, KINDS, Kind, OnCrash};
 
 /// A limit that a reservation must respect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +18,11 @@ pub struct Limit {
     pub limit: u64,
 }
 
-/// Proof that amounts are held: made only by `Ledger::reserve`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Proof that amounts are held: made only by `Ledger::reserve`, and never copied.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Reservation {
-    id: CallId,
-    subject: Subject,
-    held: Amounts,
+    pub(super) id: CallId,
+    pub(super) held: Amounts,
 }
 
 impl Reservation {
@@ -46,7 +45,7 @@ pub enum Shortfall {
     /// A limit would be exceeded.
     #[error("budget `{budget}`: {wanted} {} wanted, {left} left", kind.row().unit)]
     Limit {
-        /// The budget's id.
+        /// The budget's id; [`Shortfall::COUNTER`] when the account's integer itself is full.
         budget: String,
         /// Whose account.
         tier: Tier,
@@ -62,13 +61,96 @@ pub enum Shortfall {
     Duplicate,
 }
 
-/// How a reservation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl Shortfall {
+    /// The budget named when nothing limits a kind and its counter would pass `u64::MAX`.
+    pub const COUNTER: &'static str = "counter";
+}
+
+/// Why a journal entry does not fold into the balances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayFault {
+    /// The id holds or has held before.
+    #[error("the call id was used before")]
+    Duplicate,
+    /// An account's counter would pass `u64::MAX`: no gate granted this.
+    #[error("the hold does not fit into the account")]
+    Overflow,
+    /// Amounts were posted for a call that holds nothing.
+    #[error("amounts are posted for a call that holds nothing")]
+    NotHeld,
+}
+
+/// How a reservation ended. For every flow, `held = posted - overrun + released`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Settled {
     /// Posted.
     pub posted: Amounts,
     /// Released.
     pub released: Amounts,
-    /// Used beyond what was held, posted all the same.
+    /// Used beyond what was held, and posted all the same (kinds with [`Excess::Posted`]).
     pub overrun: Amounts,
+    /// Claimed beyond what was held, and not counted (kinds with [`Excess::Clamped`]).
+    pub clamped: Amounts,
+}
+
+impl Settled {
+    /// The end of a hold of which `used` was used.
+    pub(super) fn of(held: Amounts, used: Amounts) -> Self {
+        let mut end = Self::default();
+        for row in &KINDS {
+            let (held, used) = (held.of(row.kind), used.of(row.kind));
+            let excess = used.saturating_sub(held);
+            end.released.set(row.kind, held.saturating_sub(used));
+            match row.excess {
+                Excess::Posted => {
+                    end.posted.set(row.kind, used);
+                    end.overrun.set(row.kind, excess);
+                }
+                Excess::Clamped => {
+                    end.posted.set(row.kind, used.min(held));
+                    end.clamped.set(row.kind, excess);
+                }
+            }
+        }
+        end
+    }
+
+    /// The end of a hold whose outcome nobody knows.
+    pub(super) fn unknown(held: Amounts) -> Self {
+        let spent = KINDS
+            .iter()
+            .filter(|row| row.on_crash == OnCrash::Spent)
+            .fold(Amounts::ZERO, |spent, row| spent.with(row.kind, held.of(row.kind)));
+        Self::of(held, spent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_over_run_is_posted_in_full_where_the_gate_cannot_stop_it() {
+        let end = Settled::of(Amounts::ZERO.with(Kind::MicroUsd, 10), Amounts::ZERO.with(Kind::MicroUsd, 25));
+        assert_eq!((end.posted.of(Kind::MicroUsd), end.overrun.of(Kind::MicroUsd)), (25, 15));
+        assert!(end.released.is_zero() && end.clamped.is_zero());
+    }
+
+    #[test]
+    fn a_claim_beyond_what_the_sandbox_permits_is_not_counted() {
+        let end = Settled::of(Amounts::ZERO.with(Kind::Fuel, 10), Amounts::ZERO.with(Kind::Fuel, 25));
+        assert_eq!((end.posted.of(Kind::Fuel), end.clamped.of(Kind::Fuel)), (10, 15));
+        assert!(end.released.is_zero() && end.overrun.is_zero());
+    }
+
+    #[test]
+    fn an_unknown_outcome_costs_what_the_table_says() {
+        let held = KINDS.iter().fold(Amounts::ZERO, |held, row| held.with(row.kind, 7));
+        let end = Settled::unknown(held);
+        for row in &KINDS {
+            let posted = if row.on_crash == OnCrash::Spent { 7 } else { 0 };
+            assert_eq!((end.posted.of(row.kind), end.released.of(row.kind)), (posted, 7 - posted), "{}", row.name);
+        }
+    }
 }

@@ -49,6 +49,15 @@ pub enum OnCrash {
     Released,
 }
 
+/// What becomes of a claim to have used more than was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Posted in full: the money is gone or the bytes are out, whatever a limit says.
+    Posted,
+    /// Not counted: the gate itself stops the use at what was held.
+    Clamped,
+}
+
 /// One row of [`KINDS`].
 #[derive(Clone, Copy, Debug)]
 pub struct KindRow {
@@ -62,18 +71,21 @@ pub struct KindRow {
     pub nature: Nature,
     /// What an unknown outcome costs.
     pub on_crash: OnCrash,
+    /// What a use beyond the hold costs.
+    pub excess: Excess,
     /// One line for the docs.
     pub about: &'static str,
 }
 
 macro_rules! row {
-    ($kind:ident, $name:literal, $unit:literal, $nature:ident, $crash:ident, $about:literal) => {
+    ($kind:ident, $name:literal, $unit:literal, $nature:ident, $crash:ident, $excess:ident, $about:literal) => {
         KindRow {
             kind: Kind::$kind,
             name: $name,
             unit: $unit,
             nature: Nature::$nature,
             on_crash: OnCrash::$crash,
+            excess: Excess::$excess,
             about: $about,
         }
     };
@@ -81,16 +93,16 @@ macro_rules! row {
 
 /// Every budget kind, in the order of [`Kind`].
 pub const KINDS: [KindRow; 10] = [
-    row!(Calls, "calls", "calls", Flow, Spent, "gated calls of any action"),
-    row!(ToolCalls, "tool_calls", "calls", Flow, Spent, "tool calls, nested ones included"),
-    row!(WallMs, "wall_ms", "ms", Flow, Released, "wall time of generated code, host tools excluded"),
-    row!(Fuel, "fuel", "fuel", Flow, Released, "Wasmtime fuel of generated code"),
-    row!(MemoryBytes, "memory_bytes", "bytes", Peak, Released, "peak linear memory of a guest"),
-    row!(OutputBytes, "output_bytes", "bytes", Flow, Released, "bytes printed or returned by generated code"),
-    row!(EgressBytes, "egress_bytes", "bytes", Flow, Spent, "bytes sent to another machine"),
-    row!(Tokens, "tokens", "tokens", Flow, Spent, "model tokens, input and output together"),
-    row!(MicroUsd, "micro_usd", "micro-USD", Flow, Spent, "money, in millionths of a US dollar"),
-    row!(GpuMs, "gpu_ms", "GPU-ms", Flow, Spent, "milliseconds of one GPU"),
+    row!(Calls, "calls", "calls", Flow, Spent, Clamped, "gated calls of any action"),
+    row!(ToolCalls, "tool_calls", "calls", Flow, Spent, Clamped, "tool calls, nested ones included"),
+    row!(WallMs, "wall_ms", "ms", Flow, Released, Clamped, "wall time of generated code, host tools excluded"),
+    row!(Fuel, "fuel", "fuel", Flow, Released, Clamped, "Wasmtime fuel of generated code"),
+    row!(MemoryBytes, "memory_bytes", "bytes", Peak, Released, Clamped, "peak linear memory of a guest"),
+    row!(OutputBytes, "output_bytes", "bytes", Flow, Released, Clamped, "bytes printed or returned by generated code"),
+    row!(EgressBytes, "egress_bytes", "bytes", Flow, Spent, Posted, "bytes sent to another machine"),
+    row!(Tokens, "tokens", "tokens", Flow, Spent, Posted, "model tokens, input and output together"),
+    row!(MicroUsd, "micro_usd", "micro-USD", Flow, Spent, Posted, "money, in millionths of a US dollar"),
+    row!(GpuMs, "gpu_ms", "GPU-ms", Flow, Spent, Posted, "milliseconds of one GPU"),
 ];
 
 impl Kind {

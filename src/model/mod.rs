@@ -27,7 +27,7 @@ pub use evidence::{Evidence, Happened};
 pub use factor::{FACTORS, Factor, FactorRow, Factors, Level};
 pub use grant::{Access, Clock, CodeGrant, CodeLimits, Keep, Preopen, Randomness};
 pub use json::{JsonFault, canonical, parse_json};
-pub use kind::{KINDS, Kind, KindRow, Nature, OnCrash};
+pub use kind::{Excess, KINDS, Kind, KindRow, Nature, OnCrash};
 pub use limits::Limits;
 pub use name::{Name, NameFault};
 pub use outcome::{GuestError, Outcome, Status};

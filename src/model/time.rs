@@ -1,11 +1,18 @@
 //! Points in time and spans, as numbers that arrive from a clock port; no clock stands here.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// Milliseconds since the Unix epoch, UTC, as the gate's clock port gave them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Milliseconds since the Unix epoch, UTC, as the gate's clock port gave them. Written as JSON it
+/// ends at 2^53 - 1 (the year 287396), so that a clock gone mad cannot make an entry unreadable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0.min((1 << 53) - 1))
+    }
+}
 
 /// A span of milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -202,8 +202,6 @@ impl Ledger {
         }
     }
 
-    pub fn replay_intent(&mut self, id: &CallId, subject: &Subject, held: Amounts) { let _ = (id, subject, held); todo!() }
-    pub fn replay_outcome(&mut self, id: &CallId, posted: Amounts) { let _ = (id, posted); todo!() }
 }
 
 /// The first flow that does not fit beside what the root account counts already. Every flow of

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
-use crate::ledger::{AccountId, Ledger, Limit};
+use crate::ledger::{AccountId, Ledger, Limit, ReplayFault};
 use crate::model::{Call, CallId, Digest, Evidence, Name, canonical};
 use crate::pip::Session;
 use crate::risk::Posterior;
@@ -34,25 +34,29 @@ pub(super) struct State {
 
 impl State {
     /// Folds one entry that was read back.
-    pub fn replay(&mut self, entry: &Entry) {
+    ///
+    /// # Errors
+    /// The ledger cannot take it: it holds an id twice, or ends what nothing holds.
+    pub fn replay(&mut self, entry: &Entry) -> Result<(), ReplayFault> {
         self.chain = Chain::after(entry.seq, Digest::of(canonical(entry).as_bytes()), entry.at);
         match &entry.body {
             Body::Open { .. } | Body::Checkpoint { .. } => {}
             Body::Policy { digest, .. } => self.policy = Some(*digest),
             Body::Intent { call, held, approval, .. } => {
-                self.ledger.replay_intent(&call.id, &call.subject, *held);
+                self.ledger.replay_intent(&call.id, &call.subject, *held)?;
                 self.admitted(call, approval.is_some());
             }
             Body::Raise { budget, account, by, .. } => self.raise(budget, account, *by),
             Body::Outcome(outcome) => {
-                self.ledger.replay_outcome(&outcome.call, outcome.posted);
+                self.ledger.replay_outcome(&outcome.call, outcome.posted)?;
                 self.ended(outcome);
             }
             Body::Expire { call, posted, evidence } => {
-                self.ledger.replay_outcome(call, *posted);
+                self.ledger.replay_outcome(call, *posted)?;
                 self.expired(call, evidence);
             }
         }
+        Ok(())
     }
 
     /// Notes that a call was admitted; its amounts are held already.

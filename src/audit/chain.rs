@@ -32,7 +32,7 @@ impl Chain {
     /// The chain after an entry with this number, hash and time.
     #[must_use]
     pub const fn after(seq: u64, hash: Digest, at: Timestamp) -> Self {
-        Self { next: seq + 1, prev: hash, last: at }
+        Self { next: seq.saturating_add(1), prev: hash, last: at }
     }
 
     /// Adds `body`. A clock that stepped back does not: the entry takes the time of the one before.

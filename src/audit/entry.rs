@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Receipt;
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Timestamp};
+use super::{Chain, Key, PublicKey, Receipt};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Timestamp, canonical};
 
 /// One entry: its place in the chain, when, and what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub enum Body {
     },
     /// A call is about to run; its amounts are held.
     Intent {
-        /// The call with its arguments replaced by their digest (arguments may hold secrets).
+        /// The call without its arguments, which may hold secrets: their digest stands in `args`.
         call: Box<Call>,
         /// Digest of the exact argument text that is forwarded.
         args: Digest,
@@ -81,6 +81,49 @@ pub enum Body {
         /// Ed25519 over the canonical `{count, prev}`, hexadecimal.
         signature: String,
     },
+}
+
+/// What a checkpoint signs.
+#[derive(Serialize)]
+struct Reached {
+    count: u64,
+    prev: Digest,
+}
+
+impl Body {
+    /// The entry of a gate that opens the store with `key`.
+    #[must_use]
+    pub fn open(version: &str, key: &PublicKey) -> Self {
+        Self::Open { weir: version.to_owned(), key: key.hex() }
+    }
+
+    /// The intent of `call`: its arguments stay outside, their digest goes in.
+    #[must_use]
+    pub fn intent(call: &Call, policy: Digest, held: Amounts, approval: Option<String>) -> Self {
+        let args = Digest::of(call.args_text().as_bytes());
+        let bare = Call {
+            id: call.id.clone(),
+            subject: call.subject.clone(),
+            action: call.action,
+            resource: call.resource.clone(),
+            args: serde_json::Map::new(),
+            parent: call.parent.clone(),
+            surface: call.surface.clone(),
+        };
+        Self::Intent { call: Box::new(bare), args, policy, held, approval }
+    }
+
+    /// A signed statement of where `chain` stands; append it to that chain next.
+    #[must_use]
+    pub fn checkpoint(chain: &Chain, key: &Key) -> Self {
+        let reached = Reached { count: chain.count(), prev: chain.head() };
+        Self::Checkpoint { count: reached.count, signature: key.sign(canonical(&reached).as_bytes()) }
+    }
+}
+
+/// True when a checkpoint at entry `seq` after `prev` says so itself and `key` signed it.
+pub(super) fn checkpoint_holds(seq: u64, prev: Digest, count: u64, signature: &str, key: &PublicKey) -> bool {
+    seq == count && key.verifies(canonical(&Reached { count, prev }).as_bytes(), signature)
 }
 
 /// The outcome of a call.

@@ -2,6 +2,8 @@
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
+use crate::model::Digest;
+
 /// The gate's signing key. Its seed never appears in a log, a receipt or a `Debug` text.
 pub struct Key(SigningKey);
 
@@ -36,12 +38,12 @@ impl std::fmt::Debug for Key {
 }
 
 impl PublicKey {
-    /// Reads 64 hexadecimal digits.
+    /// Reads 64 hexadecimal digits of a key that is no point of small order.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text.trim(), &mut bytes).ok()?;
-        VerifyingKey::from_bytes(&bytes).ok().map(Self)
+        VerifyingKey::from_bytes(&bytes).ok().filter(|key| !key.is_weak()).map(Self)
     }
 
     /// 64 hexadecimal digits.
@@ -50,11 +52,20 @@ impl PublicKey {
         hex::encode(self.0.as_bytes())
     }
 
+    /// The first 16 hexadecimal digits of the key's SHA-256: a name for it, not a proof.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let mut id = Digest::of(self.0.as_bytes()).hex();
+        id.truncate(16);
+        id
+    }
+
     /// True when `signature` (128 hexadecimal digits) is this key's on `bytes`.
     #[must_use]
     pub fn verifies(&self, bytes: &[u8], signature: &str) -> bool {
         let mut raw = [0; 64];
         hex::decode_to_slice(signature, &mut raw).is_ok()
+            && !signature.bytes().any(|b| b.is_ascii_uppercase())
             && self.0.verify_strict(bytes, &ed25519_dalek::Signature::from_bytes(&raw)).is_ok()
     }
 }

@@ -6,10 +6,15 @@ mod chain;
 mod entry;
 mod key;
 mod receipt;
+mod show;
+mod story;
 mod verify;
 
 pub use chain::{Chain, Sealed};
 pub use entry::{Body, Entry, OutcomeEntry};
 pub use key::{Key, PublicKey};
-pub use receipt::{Receipt, ReceiptParts};
-pub use verify::{Bad, Head, Verified, verify};
+pub use receipt::{
+    Algorithm, Asked, Context, Decided, Execution, PolicyRef, Receipt, ReceiptParts, Requester, Ruling, Signature,
+};
+pub use show::{clean, row, table, utc};
+pub use verify::{Bad, Head, Reading, Verified, verify};

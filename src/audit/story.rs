@@ -1,0 +1,123 @@
+//! What entries say together: every intent once, every end once, every receipt about its intent.
+//!
+//! The chain proves that nothing was changed; the story proves that a gate wrote what a gate may
+//! write. It knows no bytes and no store.
+
+use std::collections::HashMap;
+
+use super::entry::checkpoint_holds;
+use super::{Asked, Body, Entry, OutcomeEntry, PublicKey, Ruling, Verified};
+use crate::model::{CallId, Digest};
+
+/// What is known of the calls so far.
+pub(super) struct Story<'k> {
+    pub(super) key: &'k PublicKey,
+    signatures: Signatures,
+    calls: HashMap<CallId, State>,
+    pub(super) told: Verified,
+}
+
+/// Whether receipts' signatures are checked one by one. The signed head covers them all through
+/// the chain; an auditor checks each, a gate that reads its own store back need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signatures {
+    /// Check each.
+    Each,
+    /// Trust the chain and its signed head.
+    ByHead,
+}
+
+enum State {
+    /// An intent without an end.
+    Open(Box<Pending>),
+    /// Ended, or refused.
+    Ended,
+}
+
+struct Pending {
+    intent: Digest,
+    policy: Digest,
+    asked: Asked,
+    approval: Option<String>,
+}
+
+type Checked = Result<(), String>;
+
+impl<'k> Story<'k> {
+    pub(super) fn new(key: &'k PublicKey, signatures: Signatures) -> Self {
+        Self { key, signatures, calls: HashMap::new(), told: Verified::default() }
+    }
+
+    /// Adds an entry whose place in the chain holds; `hash` is its own.
+    pub(super) fn add(&mut self, entry: &Entry, hash: Digest) -> Checked {
+        let first = self.told.entries == 0;
+        require(!first || matches!(entry.body, Body::Open { .. }), "the first entry does not open the store")?;
+        match &entry.body {
+            Body::Open { key, .. } => require(*key == self.key.hex(), "the store was opened with another key")?,
+            Body::Policy { .. } => {}
+            Body::Intent { call, args, policy, approval, .. } => {
+                require(call.args.is_empty(), "the intent holds arguments in the clear")?;
+                let asked = Asked::of(call, *args);
+                let pending = Pending { intent: hash, policy: *policy, asked, approval: approval.clone() };
+                let before = self.calls.insert(call.id.clone(), State::Open(Box::new(pending)));
+                require(before.is_none(), "the call's id was used before")?;
+                self.told.open += 1;
+            }
+            Body::Outcome(outcome) => self.outcome(outcome)?,
+            Body::Expire { call, .. } => {
+                let before = self.calls.insert(call.clone(), State::Ended);
+                require(matches!(before, Some(State::Open(_))), "it expires a call that holds nothing")?;
+                self.told.open -= 1;
+            }
+            Body::Checkpoint { count, signature } => {
+                let holds = checkpoint_holds(entry.seq, entry.prev, *count, signature, self.key);
+                require(holds, "the checkpoint's signature or count does not hold")?;
+            }
+        }
+        self.told.entries += 1;
+        Ok(())
+    }
+
+    fn outcome(&mut self, outcome: &OutcomeEntry) -> Checked {
+        let receipt = &outcome.receipt;
+        require(receipt.receipt_id == outcome.call, "the receipt is another call's")?;
+        match self.calls.insert(outcome.call.clone(), State::Ended) {
+            Some(State::Ended) => return Err("the call has ended before".into()),
+            Some(State::Open(pending)) => {
+                self.told.open -= 1;
+                executed(outcome, &pending)?;
+            }
+            None => refused(outcome)?,
+        }
+        let checked = self.signatures == Signatures::ByHead || receipt.verifies(self.key);
+        require(checked, "the receipt's signature does not hold")?;
+        self.told.receipts += 1;
+        self.told.denials += u64::from(receipt.decision.result != Ruling::Allow);
+        Ok(())
+    }
+}
+
+/// A receipt for a call that ran must be about the intent on record.
+fn executed(outcome: &OutcomeEntry, pending: &Pending) -> Checked {
+    let receipt = &outcome.receipt;
+    require(receipt.context.context_hash == Some(pending.intent), "the receipt's context is not the call's intent")?;
+    require(receipt.action == pending.asked, "the receipt speaks of another action than the intent")?;
+    require(receipt.decision.policy.hash == pending.policy, "the receipt names another policy than the intent")?;
+    require(receipt.approval == pending.approval, "the receipt names another approval than the intent")?;
+    require(receipt.decision.result == Ruling::Allow, "a call that was not allowed has an intent")?;
+    require(receipt.execution.is_some(), "the receipt does not say how the call ended")
+}
+
+/// Without an intent nothing may have run.
+fn refused(outcome: &OutcomeEntry) -> Checked {
+    let receipt = &outcome.receipt;
+    let ran = receipt.decision.result == Ruling::Allow
+        || receipt.execution.is_some()
+        || receipt.context.context_hash.is_some()
+        || !outcome.posted.is_zero();
+    require(!ran, "the call ran without an intent on record")
+}
+
+fn require(holds: bool, otherwise: &str) -> Checked {
+    if holds { Ok(()) } else { Err(otherwise.to_owned()) }
+}

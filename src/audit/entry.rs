@@ -58,8 +58,8 @@ pub enum Body {
         budget: String,
         /// The account.
         account: String,
-        /// How much more.
-        by: u64,
+        /// How much more of the budget's kind.
+        by: Amounts,
         /// Who approved and how.
         approval: String,
     },
@@ -142,5 +142,3 @@ pub struct OutcomeEntry {
     /// The signed receipt.
     pub receipt: Receipt,
 }
-
-impl Body { pub fn intent(call: &Call, policy: Digest, held: Amounts, approval: Option<String>) -> Self { let _ = (call, policy, held, approval); todo!() } }

@@ -231,7 +231,6 @@ struct Statement<'a> {
 }
 
 impl Receipt {
-    pub fn session(&self) -> &Name { todo!() }
     /// Makes and signs a receipt. No argument value, result or secret goes into it: digests only.
     #[must_use]
     pub fn sign(parts: &ReceiptParts<'_>, key: &Key) -> Self {
@@ -254,6 +253,12 @@ impl Receipt {
         };
         receipt.signature.sig = key.sign(receipt.statement().as_bytes());
         receipt
+    }
+
+    /// The session in which the call was made.
+    #[must_use]
+    pub const fn session(&self) -> &Name {
+        &self.action.requester_context.session
     }
 
     /// True when the signature is `key`'s and covers every field.

@@ -10,7 +10,7 @@ use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Shortfall};
-use crate::model::{Call, Decision, Digest, Effect, Reason, ReasonCode};
+use crate::model::{Amounts, Call, Decision, Digest, Effect, Reason, ReasonCode};
 use crate::pdp::{Permit, decide};
 use crate::pip;
 use crate::policy::Budget;
@@ -157,8 +157,9 @@ impl Gate {
         let path = AccountId::path(&call.subject);
         let account = path.get(super::gate::tier(budget.scope) as usize).map(ToString::to_string).unwrap_or_default();
         let mut locked = self.lock()?;
-        locked.state.raise(&budget.id, &account, budget.limit);
-        let body = Body::Raise { budget: budget.id.clone(), account, by: budget.limit, approval: approval.to_owned() };
+        let by = Amounts::ZERO.with(budget.kind, budget.limit);
+        locked.state.raise(&budget.id, &account, &by);
+        let body = Body::Raise { budget: budget.id.clone(), account, by, approval: approval.to_owned() };
         let (_, ticket) = self.write(&mut locked, body);
         drop(locked);
         ticket.wait().map_err(|fault| self.fail(&fault))

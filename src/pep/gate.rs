@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use super::port::{Approver, Clock, Journal, JournalFault, Ticket};
 use super::stage::denied;
 use super::state::State;
-use crate::audit::{Bad, Body, Key, Receipt, verify};
+use crate::audit::{Bad, Body, Key, Receipt, replay};
 use crate::ledger::{AccountId, Balance, Limit, Tier};
 use crate::model::{
     Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Timestamp,
@@ -301,13 +301,14 @@ fn replayed(ports: &Ports) -> Result<State, GateFault> {
         return Ok(state);
     }
     let mut fault = None;
-    verify(texts.into_iter(), head.as_ref(), &ports.key.public(), |entry| {
+    let verified = replay(texts.into_iter(), head.as_ref(), &ports.key.public(), |entry| {
         if fault.is_none()
             && let Err(wrong) = state.replay(entry)
         {
             fault = Some(Bad { seq: entry.seq, text: wrong.to_string() });
         }
     })?;
+    state.chain = verified.chain;
     fault.map_or(Ok(state), |bad| Err(bad.into()))
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
 use crate::ledger::{AccountId, Ledger, Limit, ReplayFault};
-use crate::model::{Call, CallId, Digest, Evidence, Name, canonical};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
@@ -38,7 +38,6 @@ impl State {
     /// # Errors
     /// The ledger cannot take it: it holds an id twice, or ends what nothing holds.
     pub fn replay(&mut self, entry: &Entry) -> Result<(), ReplayFault> {
-        self.chain = Chain::after(entry.seq, Digest::of(canonical(entry).as_bytes()), entry.at);
         match &entry.body {
             Body::Open { .. } | Body::Checkpoint { .. } => {}
             Body::Policy { digest, .. } => self.policy = Some(*digest),
@@ -46,7 +45,7 @@ impl State {
                 self.ledger.replay_intent(&call.id, &call.subject, *held)?;
                 self.admitted(call, approval.is_some());
             }
-            Body::Raise { budget, account, by, .. } => self.raise(budget, account, *by),
+            Body::Raise { budget, account, by, .. } => self.raise(budget, account, by),
             Body::Outcome(outcome) => {
                 self.ledger.replay_outcome(&outcome.call, outcome.posted)?;
                 self.ended(outcome);
@@ -88,10 +87,10 @@ impl State {
         self.posterior.observe(evidence);
     }
 
-    /// Adds a tranche to a budget of an account.
-    pub fn raise(&mut self, budget: &str, account: &str, by: u64) {
+    /// Adds a tranche, which is of the budget's one kind, to a budget of an account.
+    pub fn raise(&mut self, budget: &str, account: &str, by: &Amounts) {
         let raised = self.raised.entry((budget.to_owned(), account.to_owned())).or_default();
-        *raised = raised.saturating_add(by);
+        *raised = by.iter().fold(*raised, |sum, (_, amount)| sum.saturating_add(amount));
     }
 
     /// `limits` with the tranches granted to the accounts in `path`.

@@ -6,10 +6,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use super::port::{Approver, Clock, Journal, JournalFault, Ticket};
+use super::port::{Approver, Clock, Head, Journal, JournalFault, Ticket};
 use super::stage::denied;
 use super::state::State;
-use crate::audit::{Bad, Body, Key, Receipt, replay};
+use crate::audit::{Bad, Body, Key, Reading, Receipt};
 use crate::ledger::{AccountId, Balance, Limit, Tier};
 use crate::model::{
     Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Timestamp,
@@ -164,7 +164,7 @@ impl Gate {
     #[must_use]
     pub fn receipts(&self, session: Option<&Name>, limit: usize) -> Vec<Receipt> {
         let Ok(locked) = self.lock() else { return Vec::new() };
-        let of_session = |receipt: &&Receipt| session.is_none_or(|session| receipt.session() == session);
+        let of_session = |receipt: &&Receipt| session.is_none_or(|session| &receipt.action.requester_context.session == session);
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 
@@ -292,24 +292,34 @@ fn in_force(policy: Arc<Compiled>) -> InForce {
 }
 
 /// The state that the journal's entries give, every one of them verified.
+///
+/// A signed head vouches for all receipts at once; without one each is checked. A head without
+/// entries is a journal whose entries are gone, not a new one.
 fn replayed(ports: &Ports) -> Result<State, GateFault> {
-    let mut texts = Vec::new();
-    let head = ports.journal.replay(&mut |text| texts.push(text))?;
-    let mut state = State::default();
-    // A head without entries is a journal whose entries are gone, not a new one.
-    if texts.is_empty() && head.is_none() {
-        return Ok(state);
+    let key = ports.key.public();
+    match fold(ports, Reading::replaying(&key))? {
+        (state, Some(_)) => Ok(state?),
+        (_, None) => Ok(fold(ports, Reading::auditing(&key))?.0?),
     }
+}
+
+/// What one reading of the journal gives, and its signed head.
+fn fold(ports: &Ports, mut reading: Reading<'_>) -> Result<(Result<State, Bad>, Option<Head>), GateFault> {
+    let mut state = State::default();
     let mut fault = None;
-    let verified = replay(texts.into_iter(), head.as_ref(), &ports.key.public(), |entry| {
-        if fault.is_none()
-            && let Err(wrong) = state.replay(entry)
+    let head = ports.journal.replay(&mut |text| {
+        if let Some(entry) = reading.add(text)
+            && fault.is_none()
+            && let Err(wrong) = state.replay(&entry)
         {
             fault = Some(Bad { seq: entry.seq, text: wrong.to_string() });
         }
     })?;
-    state.chain = verified.chain;
-    fault.map_or(Ok(state), |bad| Err(bad.into()))
+    let folded = reading.finish(head.as_ref()).and_then(|verified| {
+        state.chain = verified.chain;
+        fault.map_or(Ok(state), Err)
+    });
+    Ok((folded, head))
 }
 
 /// Why the budgets cannot hold what `decision` would reserve, when they cannot.

@@ -1,0 +1,246 @@
+//! What a person sees: the binary's commands, their exit codes and their texts.
+#![cfg(feature = "cli")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const POLICY: &str = "policies/derived/smolagents.toml";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A store of its own; the guest's cache is the user's, so that it is built once.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn store(&self) -> PathBuf {
+        self.0.path().join("store")
+    }
+
+    fn weir(&self, args: &[&str]) -> Output {
+        self.weir_with(args, "")
+    }
+
+    fn weir_with(&self, args: &[&str], input: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(args)
+            .current_dir(root())
+            .env("WEIR_HOME", self.store())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn run(&self, code: &str) -> Output {
+        self.weir_with(&["run", "--policy", POLICY, "-"], code)
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn exits(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "out: {}\nerr: {}", out(output), err(output));
+}
+
+#[test]
+fn run_prints_the_output_and_exits_zero() {
+    let home = Home::new();
+    let output = home.weir(&["run", "--policy", POLICY, "examples/scripts/hello.py"]);
+    exits(&output, 0);
+    assert!(out(&output).to_lowercase().contains("hello"), "{}", out(&output));
+}
+
+#[test]
+fn run_exits_by_what_happened() {
+    let home = Home::new();
+    let denied = home.run("import socket\n");
+    exits(&denied, 3);
+    assert!(err(&denied).contains("Import of socket is not allowed"), "{}", err(&denied));
+    assert!(err(&denied).contains("Do not retry"), "{}", err(&denied));
+
+    let failed = home.run("x = 1\n\nraise ValueError('no')\n");
+    exits(&failed, 1);
+    assert!(err(&failed).contains("line 3") && err(&failed).contains("ValueError: no"), "{}", err(&failed));
+
+    let stopped = home.run("while True:\n    pass\n");
+    exits(&stopped, 4);
+    assert!(err(&stopped).contains("[weir] denied code"), "{}", err(&stopped));
+}
+
+#[test]
+fn every_run_is_on_record_and_a_changed_record_is_found() {
+    let home = Home::new();
+    exits(&home.run("print(1)\n"), 0);
+    exits(&home.run("import socket\n"), 3);
+    let sound = home.weir(&["audit", "verify"]);
+    exits(&sound, 0);
+    let shown = home.weir(&["audit", "show"]);
+    exits(&shown, 0);
+    assert!(out(&shown).contains("code.run") && out(&shown).contains("code.import"), "{}", out(&shown));
+
+    // Change one digit inside an entry's text, in the pages of the database file.
+    let path = home.store().join("journal.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let needle = b"code.import";
+    let at = bytes.windows(needle.len()).position(|window| window == needle).expect("the entry is in the main file");
+    bytes[at] = b'C';
+    std::fs::write(&path, bytes).unwrap();
+    let tampered = home.weir(&["audit", "verify"]);
+    exits(&tampered, 1);
+    assert!(
+        out(&tampered).contains("entry") || err(&tampered).contains("entry"),
+        "{}{}",
+        out(&tampered),
+        err(&tampered)
+    );
+    // And no gate opens on it.
+    exits(&home.run("print(1)\n"), 2);
+}
+
+#[test]
+fn score_says_what_was_declared_and_seen() {
+    let home = Home::new();
+    exits(&home.run("print(1)\n"), 0);
+    let output = home.weir(&["score", "--policy", POLICY, "--json"]);
+    exits(&output, 0);
+    let report: Value = serde_json::from_str(&out(&output)).unwrap();
+    assert!(report["aivss"].is_null(), "no CVSS base, no AIVSS number: {report}");
+    let table = home.weir(&["score", "--policy", POLICY]);
+    exits(&table, 0);
+    assert!(out(&table).contains("prior-only"), "{}", out(&table));
+}
+
+#[test]
+fn a_policy_with_faults_lists_them_all_with_their_lines() {
+    let home = Home::new();
+    let path = home.0.path().join("bad.toml");
+    std::fs::write(
+        &path,
+        "[policy]\nid = \"x\"\nextra = 1\n\n[[budget]]\nid = \"b\"\nscope = \"galaxy\"\nkind = \"calls\"\nlimit = -1\n",
+    )
+    .unwrap();
+    for args in [["policy", "check"].as_slice(), &["run", "--policy"]] {
+        let mut args = args.to_vec();
+        let text = path.display().to_string();
+        args.push(&text);
+        if args[0] == "run" {
+            args.push("examples/scripts/hello.py");
+        }
+        let output = home.weir(&args);
+        exits(&output, 2);
+        for line in [":3:", ":7:", ":9:"] {
+            assert!(err(&output).contains(line), "no {line} in\n{}", err(&output));
+        }
+    }
+    exits(&home.weir(&["run", "--policy", "nowhere.toml", "x.py"]), 2);
+    exits(&home.weir(&["run"]), 2);
+    exits(&home.weir(&["fly"]), 2);
+}
+
+#[test]
+fn a_listing_becomes_a_policy_in_one_pipe() {
+    let home = Home::new();
+    let imported = home.weir(&["profile", "import", "examples/demo/listing.txt"]);
+    exits(&imported, 0);
+    let derived = home.weir_with(&["policy", "derive", "-"], &out(&imported));
+    exits(&derived, 0);
+    let path = home.0.path().join("derived.toml");
+    std::fs::write(&path, out(&derived)).unwrap();
+    exits(&home.weir(&["policy", "check", path.to_str().unwrap()]), 0);
+    exits(&home.weir(&["profile", "import", "examples/scripts/hello.py"]), 2);
+}
+
+#[test]
+fn explain_names_the_rule_and_what_would_be_allowed() {
+    let home = Home::new();
+    let call = r#"{"action":"code.import","resource":"socket"}"#;
+    let output = home.weir_with(&["explain", "--policy", POLICY, "-"], call);
+    exits(&output, 3);
+    assert!(out(&output).contains("deny") && out(&output).contains("math"), "{}", out(&output));
+    let twice = home.weir_with(
+        &["explain", "--policy", POLICY, "-"],
+        r#"{"action":"code.import","action":"code.run","resource":"x"}"#,
+    );
+    exits(&twice, 2);
+    assert!(err(&twice).contains("duplicate key"), "{}", err(&twice));
+}
+
+#[test]
+fn the_demo_ends_as_recorded() {
+    let home = Home::new();
+    let output = home.weir(&["demo", "--json"]);
+    exits(&output, 0);
+    let report: Value = serde_json::from_str(&out(&output)).unwrap();
+    for step in report["steps"].as_array().unwrap() {
+        assert_eq!(step["status"], step["expected"], "{step}");
+    }
+    assert!(report["audit"]["found"].as_str().unwrap().contains("entry"));
+    let plain = home.weir(&["demo"]);
+    exits(&plain, 0);
+    assert!(!out(&plain).contains('\u{1b}'), "plain when piped");
+}
+
+#[test]
+fn two_gates_cannot_share_a_store() {
+    let home = Home::new();
+    let slow = "while True:\n    pass\n";
+    let mut first = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["run", "--policy", POLICY, "-"])
+        .current_dir(root())
+        .env("WEIR_HOME", home.store())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    first.stdin.take().unwrap().write_all(slow.as_bytes()).unwrap();
+    let lock = home.store().join("journal.db");
+    while !lock.exists() {
+        std::thread::yield_now();
+    }
+    // The store is held from before its file exists until the first process ends.
+    let second = home.run("print(1)\n");
+    assert!(first.try_wait().unwrap().is_none(), "the first run ended too early to show anything");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    exits(&second, 2);
+    assert!(err(&second).contains("another gate"), "{}", err(&second));
+    // Killed in mid-run: the next gate ends the open reservation and goes on.
+    exits(&home.run("print(1)\n"), 0);
+    exits(&home.weir(&["audit", "verify"]), 0);
+}
+
+#[test]
+fn hostile_programs_are_refused_without_harm() {
+    let home = Home::new();
+    let nul = home.run("print('a\0b')\n");
+    exits(&nul, 1);
+    let large = home.run(&"#".repeat(2 << 20));
+    exits(&large, 2);
+    let loud = home.run("print('x' * 100_000_000)\n");
+    exits(&loud, 0);
+    assert!(out(&loud).contains("output cut"), "{}", err(&loud));
+    assert!(loud.stdout.len() < 2 << 20, "{} bytes got out", loud.stdout.len());
+    let escape = home.run("print('\\x1b]52;c;aGk=\\x07\\u202e')\n");
+    exits(&escape, 0);
+    assert!(!escape.stdout.contains(&0x1b), "{}", out(&escape));
+}

@@ -13,13 +13,15 @@ use crate::policy::Policy;
 
 /// The reason to refuse `call` whatever the rules say.
 pub(super) fn refusal(policy: &Policy, call: &Call) -> Option<Reason> {
-    unbounded(call).or_else(|| delegation(policy, call)).or_else(|| protected(policy, call)).or_else(|| match call.action {
-        Action::ToolCall => tool(policy, call),
-        Action::CodeRun => code(policy, call),
-        Action::CodeImport => import(policy, call),
-        Action::AgentInvoke => peer(policy, call),
-        Action::ModelGenerate => model(call),
-        Action::PackageFetch => package(policy, call),
+    unbounded(call).or_else(|| delegation(policy, call)).or_else(|| protected(policy, call)).or_else(|| {
+        match call.action {
+            Action::ToolCall => tool(policy, call),
+            Action::CodeRun => code(policy, call),
+            Action::CodeImport => import(policy, call),
+            Action::AgentInvoke => peer(policy, call),
+            Action::ModelGenerate => model(call),
+            Action::PackageFetch => package(policy, call),
+        }
     })
 }
 

@@ -73,7 +73,7 @@ impl Gate {
         }
         let path = AccountId::path(&call.subject);
         let limits = locked.state.raised(&force.limits, &path);
-        let session = locked.state.sessions.get(&call.subject.session);
+        let session = locked.state.session(&call.subject);
         let facts = pip::gather(&locked.state.ledger, session, &limits, call);
         let input = session.and_then(|session| session.last).unwrap_or(Digest::ZERO);
 

@@ -39,14 +39,7 @@ impl Gate {
     }
 
     /// Posts what was used and writes the outcome, in one critical section.
-    fn end(
-        &self,
-        work: &Reserved,
-        used: Amounts,
-        outcome: &Outcome,
-        receipt: &Receipt,
-        now: Timestamp,
-    ) -> Ticket {
+    fn end(&self, work: &Reserved, used: Amounts, outcome: &Outcome, receipt: &Receipt, now: Timestamp) -> Ticket {
         let mut locked = match self.lock() {
             Ok(locked) => locked,
             Err(reason) => return Ticket::Ready(Err(JournalFault(reason.detail))),
@@ -121,7 +114,7 @@ impl Gate {
                 locked.state.ledger.refuse(&call.id);
                 let exhausted = decision.reason.code == ReasonCode::BudgetExhausted;
                 let happened = if exhausted { Happened::Exhausted } else { Happened::Denied };
-                let input = locked.state.sessions.get(&call.subject.session).and_then(|session| session.last);
+                let input = locked.state.session(&call.subject).and_then(|session| session.last);
                 let input = input.unwrap_or(Digest::ZERO);
                 let evidence = evidence(&locked, call, &Seen { decision, force, happened, input, now });
                 let (id, posted, labels) = (call.id.clone(), Amounts::ZERO, Vec::new());
@@ -164,7 +157,7 @@ struct Seen<'a> {
 }
 
 fn evidence(locked: &Locked<'_>, call: &Call, seen: &Seen<'_>) -> Evidence {
-    let session = locked.state.sessions.get(&call.subject.session);
+    let session = locked.state.session(&call.subject);
     let writes = |grant: &CodeGrant| grant.files.iter().any(|file| file.access == Access::Write);
     let classed = matches!(call.action, Action::ToolCall | Action::CodeRun);
     Evidence {

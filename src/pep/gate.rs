@@ -91,7 +91,7 @@ impl Gate {
             Ok(locked) => {
                 let force = self.force();
                 let limits = locked.state.raised(&force.limits, &AccountId::path(&call.subject));
-                let session = locked.state.sessions.get(&call.subject.session);
+                let session = locked.state.session(&call.subject);
                 let facts = pip::gather(&locked.state.ledger, session, &limits, call);
                 (force, facts)
             }
@@ -164,7 +164,8 @@ impl Gate {
     #[must_use]
     pub fn receipts(&self, session: Option<&Name>, limit: usize) -> Vec<Receipt> {
         let Ok(locked) = self.lock() else { return Vec::new() };
-        let of_session = |receipt: &&Receipt| session.is_none_or(|session| &receipt.action.requester_context.session == session);
+        let of_session =
+            |receipt: &&Receipt| session.is_none_or(|session| &receipt.action.requester_context.session == session);
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 

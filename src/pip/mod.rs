@@ -1,9 +1,12 @@
-//! The policy information point (PIP): gathers the facts that a decision reads.
+//! The policy information point (PIP): gathers the facts that a decision reads, and says what a
+//! policy permits at most.
 //!
 //! It reads state and never changes it, and it decides nothing.
 
+mod permitted;
 mod session;
 
+pub use permitted::permitted;
 pub use session::Session;
 
 use crate::ledger::{Ledger, Limit};
@@ -19,5 +22,3 @@ pub fn gather(ledger: &Ledger, session: Option<&Session>, limits: &[Limit], call
         None => Facts { remaining, ..Facts::fresh() },
     }
 }
-
-pub fn permitted(_: &crate::policy::Policy) -> [Option<crate::model::Level>; 10] { todo!() }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
-use crate::ledger::{AccountId, Ledger, Limit};
-use crate::model::{Call, CallId, Digest, Evidence, Name, canonical};
+use crate::ledger::{AccountId, Ledger, Limit, ReplayFault};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
@@ -34,25 +34,28 @@ pub(super) struct State {
 
 impl State {
     /// Folds one entry that was read back.
-    pub fn replay(&mut self, entry: &Entry) {
-        self.chain = Chain::after(entry.seq, Digest::of(canonical(entry).as_bytes()), entry.at);
+    ///
+    /// # Errors
+    /// The ledger cannot take it: it holds an id twice, or ends what nothing holds.
+    pub fn replay(&mut self, entry: &Entry) -> Result<(), ReplayFault> {
         match &entry.body {
             Body::Open { .. } | Body::Checkpoint { .. } => {}
             Body::Policy { digest, .. } => self.policy = Some(*digest),
             Body::Intent { call, held, approval, .. } => {
-                let _ = self.ledger.replay_intent(&call.id, &call.subject, *held);
+                self.ledger.replay_intent(&call.id, &call.subject, *held)?;
                 self.admitted(call, approval.is_some());
             }
-            Body::Raise { budget, account, by, .. } => self.raise(budget, account, *by),
+            Body::Raise { budget, account, by, .. } => self.raise(budget, account, by),
             Body::Outcome(outcome) => {
-                let _ = self.ledger.replay_outcome(&outcome.call, outcome.posted);
+                self.ledger.replay_outcome(&outcome.call, outcome.posted)?;
                 self.ended(outcome);
             }
             Body::Expire { call, posted, evidence } => {
-                let _ = self.ledger.replay_outcome(call, *posted);
+                self.ledger.replay_outcome(call, *posted)?;
                 self.expired(call, evidence);
             }
         }
+        Ok(())
     }
 
     /// Notes that a call was admitted; its amounts are held already.
@@ -84,10 +87,10 @@ impl State {
         self.posterior.observe(evidence);
     }
 
-    /// Adds a tranche to a budget of an account.
-    pub fn raise(&mut self, budget: &str, account: &str, by: u64) {
+    /// Adds a tranche, which is of the budget's one kind, to a budget of an account.
+    pub fn raise(&mut self, budget: &str, account: &str, by: &Amounts) {
         let raised = self.raised.entry((budget.to_owned(), account.to_owned())).or_default();
-        *raised = raised.saturating_add(by);
+        *raised = by.iter().fold(*raised, |sum, (_, amount)| sum.saturating_add(amount));
     }
 
     /// `limits` with the tranches granted to the accounts in `path`.

@@ -164,8 +164,7 @@ impl Gate {
     #[must_use]
     pub fn receipts(&self, session: Option<&Name>, limit: usize) -> Vec<Receipt> {
         let Ok(locked) = self.lock() else { return Vec::new() };
-        let of_session =
-            |receipt: &&Receipt| session.is_none_or(|session| &receipt.action.requester_context.session == session);
+        let of_session = |receipt: &&Receipt| session.is_none_or(|session| receipt.session() == session);
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 

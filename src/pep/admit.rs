@@ -74,7 +74,7 @@ impl Gate {
         let path = AccountId::path(&call.subject);
         let limits = locked.state.raised(&force.limits, &path);
         let session = locked.state.session(&call.subject);
-        let facts = pip::gather(&locked.state.ledger, session, &limits, call);
+        let facts = pip::gather(&locked.state.ledger, session, &limits, &call.subject);
         let input = session.and_then(|session| session.last).unwrap_or(Digest::ZERO);
 
         let decision = decide(&force.policy, &facts, call);

@@ -215,12 +215,15 @@ fn used(held: Amounts, outcome: &Outcome) -> Amounts {
     used
 }
 
+/// What a call that ran shows. One that a limit stopped has run, too: counted as refused, whatever an
+/// agent does in programs that it lets run into a limit would never be seen.
 const fn happened(status: Status, approved: bool) -> Happened {
     match status {
-        Status::Exhausted => Happened::Exhausted,
         Status::Unknown => Happened::Unknown,
-        Status::Done | Status::Failed | Status::Denied | Status::Broken if approved => Happened::Approved,
-        Status::Done | Status::Failed | Status::Denied | Status::Broken => Happened::Executed,
+        Status::Done | Status::Failed | Status::Denied | Status::Broken | Status::Exhausted if approved => {
+            Happened::Approved
+        }
+        Status::Done | Status::Failed | Status::Denied | Status::Broken | Status::Exhausted => Happened::Executed,
     }
 }
 

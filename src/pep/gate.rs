@@ -12,7 +12,7 @@ use super::state::State;
 use crate::audit::{Bad, Body, Key, Reading, Receipt};
 use crate::ledger::{AccountId, Balance, Limit, Tier};
 use crate::model::{
-    Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Timestamp,
+    Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject, Timestamp,
 };
 use crate::pdp::{Compiled, Facts, Trace, explain};
 use crate::pip;
@@ -88,13 +88,7 @@ impl Gate {
     #[must_use]
     pub fn evaluate(&self, call: &Call) -> Trace {
         let (force, facts) = match self.lock() {
-            Ok(locked) => {
-                let force = self.force();
-                let limits = locked.state.raised(&force.limits, &AccountId::path(&call.subject));
-                let session = locked.state.session(&call.subject);
-                let facts = pip::gather(&locked.state.ledger, session, &limits, call);
-                (force, facts)
-            }
+            Ok(locked) => (self.force(), self.gathered(&locked, &call.subject)),
             Err(reason) => {
                 // A closed gate denies everything, and says so to whoever only asks.
                 let decision = denied(reason, self.policy().policy().digest);
@@ -106,6 +100,19 @@ impl Gate {
             trace.decision = Decision { effect: Effect::Deny, reason, ..trace.decision };
         }
         trace
+    }
+
+    /// What a decision on a call of `subject` would read now: its session's labels, what is left of
+    /// its budgets, how many calls ran since a person approved one. `None` when the gate is closed.
+    #[must_use]
+    pub fn facts(&self, subject: &Subject) -> Option<Facts> {
+        self.lock().ok().map(|locked| self.gathered(&locked, subject))
+    }
+
+    fn gathered(&self, locked: &Locked<'_>, subject: &Subject) -> Facts {
+        let force = self.force();
+        let limits = locked.state.raised(&force.limits, &AccountId::path(subject));
+        pip::gather(&locked.state.ledger, locked.state.session(subject), &limits, subject)
     }
 
     /// Every account with what it has posted and pending.

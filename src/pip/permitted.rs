@@ -200,6 +200,8 @@ mod tests {
             memory: Memory { survive: Keep::Nothing, answers: Vec::new() },
             protected: Vec::new(),
             protected_answers: Vec::new(),
+            answers: Vec::new(),
+            accepted: BTreeMap::new(),
             rules: Vec::new(),
         }
     }

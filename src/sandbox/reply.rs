@@ -62,7 +62,7 @@ enum Said {
 pub(crate) fn outcome(end: End, limits: &CodeLimits, memory: &Memory, exchange: &mut Exchange<'_>) -> Outcome {
     let mut outcome = match end {
         End::Answer(Ok(text)) => match parse(&text, limits, exchange) {
-            Ok(answer) => answered(answer, limits, memory, exchange),
+            Ok(answer) => answered(answer, limits, exchange),
             Err(wrong) => failed("ValueError", format!("the program's answer cannot be taken: {wrong}")),
         },
         End::Answer(Err(bytes)) => {
@@ -89,7 +89,7 @@ fn parse(text: &str, limits: &CodeLimits, exchange: &Exchange<'_>) -> Result<Ans
     Ok(answer)
 }
 
-fn answered(answer: Answer, limits: &CodeLimits, memory: &Memory, exchange: &Exchange<'_>) -> Outcome {
+fn answered(answer: Answer, limits: &CodeLimits, exchange: &Exchange<'_>) -> Outcome {
     // The answer has been recorded: what the program did with the signal that ends it does not matter.
     if exchange.answer.is_some() {
         return Outcome::of(Status::Done);
@@ -108,7 +108,7 @@ fn answered(answer: Answer, limits: &CodeLimits, memory: &Memory, exchange: &Exc
             outcome.status = if exhausted { Status::Exhausted } else { Status::Denied };
             outcome.stopped = Some(code);
         }
-        (Said::Failed, _) if memory.refused && error.as_ref().is_some_and(|e| e.kind == "MemoryError") => {
+        (Said::Failed, _) if error.as_ref().is_some_and(|e| e.kind == "MemoryError") => {
             outcome.status = Status::Exhausted;
             outcome.stopped = Some(ReasonCode::LimitReached);
         }
@@ -119,10 +119,10 @@ fn answered(answer: Answer, limits: &CodeLimits, memory: &Memory, exchange: &Exc
         outcome.output = Value::Null;
         outcome.error = Some(error.unwrap_or_else(|| told("SystemExit", "the program ended itself".into())));
     }
-    if outcome.status == Status::Exhausted && memory.refused {
-        if let Some(error) = &mut outcome.error {
-            error.message = format!("out of memory: the limit is {} bytes", limits.memory_bytes);
-        }
+    if outcome.stopped == Some(ReasonCode::LimitReached)
+        && let Some(error) = &mut outcome.error
+    {
+        error.message = format!("out of memory: the limit is {} bytes", limits.memory_bytes);
     }
     outcome
 }

@@ -21,7 +21,7 @@ fn positions_and_keywords_are_bound_to_names() {
     assert_eq!(outcome.output, json!(2), "{:?}", outcome.error);
     let expected = [
         r#"tool.call search {"query":"x"}"#,
-        r#"tool.call search {"limit":2,"query":"x"}"#,
+        r#"tool.call search {"query":"x","limit":2}"#,
         r#"tool.call search {"limit":3,"query":"y"}"#,
         r#"tool.call search {"query":"z"}"#,
     ];

@@ -164,3 +164,9 @@ pub fn traceback(outcome: &Outcome) -> &str {
 pub fn kind(outcome: &Outcome) -> &str {
     outcome.error.as_ref().map_or("", |error| &error.kind)
 }
+
+/// Closes a session, as its owner does.
+pub fn close(session: &Name) {
+    use weir::pep::port::Executor as _;
+    SANDBOX.close(session);
+}

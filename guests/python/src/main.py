@@ -11,7 +11,7 @@ library.install()
 import builtins
 import importlib
 import io
-import json
+from json import dumps, loads
 import sys
 import types
 
@@ -118,7 +118,7 @@ class Guest:
 
     def run(self, code, request):
         """Runs one program; returns the answer's JSON text."""
-        request = json.loads(request)
+        request = loads(request)
         space = self.module.__dict__
         status, error = "done", None
         try:
@@ -148,7 +148,7 @@ class Guest:
             self.reserve = None
             status, output, cut, error = "failed", "null", False, self.told(raised)
         self.output.flush()
-        rest = json.dumps({"status": status, "error": error, "cut": cut})
+        rest = dumps({"status": status, "error": error, "cut": cut})
         return f'{rest[:-1]}, "output": {output}}}'
 
     def told(self, raised):
@@ -164,7 +164,6 @@ GUEST = Guest()
 sys.modules["__main__"] = GUEST.module
 sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = GUEST.output
 sys.stdin = sys.__stdin__ = None
-sys.argv = [""]
 importlib.import_module = GUEST.imports.import_module
 builtins.PermissionDenied = tools.PermissionDenied
 builtins.ToolError = tools.ToolError

@@ -5,7 +5,7 @@ come back as exceptions; which of them it is, the gate says.
 """
 
 import inspect
-import json
+from json import dumps, loads
 
 from wit_world.imports import host
 
@@ -35,7 +35,7 @@ class Ended(BaseException):
 
 def ask(kind, name, args="{}"):
     """Sends one message and returns the value of the answer."""
-    answer = json.loads(host.call(kind, name, args))
+    answer = loads(host.call(kind, name, args))
     if "value" in answer:
         return values.decode(answer["value"])
     if "denied" in answer:

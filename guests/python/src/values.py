@@ -8,7 +8,7 @@ import base64
 import datetime
 import decimal
 import fractions
-import json
+from json import dumps
 import math
 import pathlib
 import sys
@@ -188,7 +188,7 @@ def _printable(text):
 
 def pack(value, limit):
     """The JSON text of a call's arguments, or `Uncrossable`."""
-    text = json.dumps(Encoder(lossy=False).encode(value), ensure_ascii=False, allow_nan=False)
+    text = dumps(Encoder(lossy=False).encode(value), ensure_ascii=False, allow_nan=False)
     size = len(text.encode("utf-8"))
     if size > limit:
         raise Uncrossable(f"{size} bytes of arguments are over the limit of {limit} bytes; pass less")
@@ -198,13 +198,13 @@ def pack(value, limit):
 def pack_result(value, limit):
     """The JSON text of a result and whether it had to be replaced by its cut repr."""
     try:
-        text = json.dumps(Encoder(lossy=True).encode(value), ensure_ascii=False, allow_nan=False)
+        text = dumps(Encoder(lossy=True).encode(value), ensure_ascii=False, allow_nan=False)
         if len(text.encode("utf-8")) <= limit:
             return text, False
     except (Uncrossable, RecursionError):
         pass
     shown = _printable(repr_of(value, max(1, min(REPR_CHARS, limit // 8))))
-    return json.dumps(_tag("repr", type(value).__name__[:100], shown)), True
+    return dumps(_tag("repr", type(value).__name__[:100], shown)), True
 
 
 _LEAVES = {

@@ -60,7 +60,8 @@ class ScriptedModel(Model):
 
     def said(self) -> str:
         """Everything that the last question held."""
-        return "\n".join(str(message.content) for message in self.asked[-1])
+        parts = [part for message in self.asked[-1] for part in message.content]
+        return "\n".join(part if isinstance(part, str) else str(part.get("text")) for part in parts)
 
 
 class StreamingModel(ScriptedModel):

@@ -15,6 +15,7 @@ import io
 import json
 import queue
 import secrets
+import select
 import socketserver
 import sys
 import threading
@@ -146,6 +147,7 @@ class Execution:
 
     def watch(self, frame: Any, event: str, arg: Any) -> Any:
         if frame.f_code.co_filename == "<agent>":
+            frame.f_trace_opcodes = True  # A loop on one line makes no line events.
             if self.cancelled:
                 raise Spent("cancelled")
             if (time.monotonic() - self.started - self.host_seconds) * 1000 > LIMITS["wall_ms"]:
@@ -233,6 +235,7 @@ class FakeGate:
         self.tamper = lambda args: args
         self.delay = 0.0
         self.lock = threading.Lock()
+        self.caller = threading.local()
 
     def __enter__(self) -> FakeGate:
         self.server = Server(str(self.socket), self)
@@ -301,7 +304,7 @@ class FakeGate:
             return 201, {"run": f"run-{session.runs}"}
         execution = Execution(session, body["code"], body.get("variables", {}))
         self.executions[execution.id] = execution
-        return 200, execution.events.get()
+        return self.next_event(execution)
 
     def in_execution(self, method: str, execution: Execution, rest: list[str], body: Any) -> tuple[int, Any]:
         if method == "DELETE":
@@ -309,7 +312,15 @@ class FakeGate:
             execution.replies.put(None)
             return 200, {}
         execution.replies.put(body)
-        return 200, execution.events.get()
+        return self.next_event(execution)
+
+    def next_event(self, execution: Execution) -> tuple[int, Any]:
+        """The next event; a caller that hangs up cancels the execution."""
+        while True:
+            try:
+                return 200, execution.events.get(timeout=0.05)
+            except queue.Empty:
+                execution.cancelled |= bool(select.select([self.caller.connection], [], [], 0)[0])
 
     def decide(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.decided.append(body)
@@ -351,6 +362,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         gate: FakeGate = self.server.gate  # type: ignore[attr-defined]
+        gate.caller.connection = self.connection
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         time.sleep(gate.delay)
         if not self.path.startswith("/health") and self.headers.get("Authorization") != f"Bearer {TOKEN}":

@@ -25,17 +25,14 @@ class SandboxedInterpreter(Tool):
     """The tool ``python_interpreter``, in the gate's sandbox instead of in the agent's process."""
 
     name = INTERPRETER
-    description = "This is a tool that evaluates python code. It can be used to perform calculations."
+    description = "Runs Python code in a sandbox and returns what it printed and the value of its last statement."
     output_type = "string"
     skip_forward_signature_validation = True
 
     def __init__(self, executor: GateExecutor) -> None:
         self.executor = executor
         allowed = ", ".join(executor.imports) or "no module"
-        about = (
-            "The code snippet to evaluate. All variables used in this snippet must be defined in this same snippet, "
-            f"or in an earlier one. This code can only import: {allowed}."
-        )
+        about = f"The program. Variables of earlier programs of this task are still there. It may import: {allowed}."
         self.inputs = {"code": {"type": "string", "description": about}}
         super().__init__()
 

@@ -15,7 +15,6 @@ import io
 import json
 import queue
 import secrets
-import select
 import socketserver
 import sys
 import threading
@@ -81,6 +80,7 @@ class Session:
         self.tools = {tool["name"]: tool for tool in body["tools"]}
         self.globals: dict[str, Any] = {}
         self.runs = 1
+        self.execution: Execution | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -97,7 +97,7 @@ class Execution:
         self.replies: queue.Queue = queue.Queue()
         self.logs = io.StringIO()
         self.answer: list[Any] = []
-        self.cancelled = False
+        self.cancelled = self.ended = False
         self.host_seconds = 0.0
         self.started = time.monotonic()
         self.calls = 0
@@ -120,6 +120,7 @@ class Execution:
             status, error = "failed", self.describe(fault)
         if self.answer:
             value = self.answer[0]
+        self.ended = True
         self.events.put(
             {
                 "event": "done", "execution": self.id, "status": status, "output": out(value),
@@ -175,7 +176,11 @@ class Execution:
         gate, name = self.session.gate, spec["name"]
         action = "agent.invoke" if spec["is_agent"] else "tool.call"
         self.calls += 1
-        gate.admit(action, name, kwargs)
+        try:
+            gate.admit(action, name, kwargs)
+        except (Denied, Spent):
+            gate.record(action, name, refused=True)
+            raise
         call, began = secrets.token_hex(8), time.monotonic()
         args = {key: out(value) for key, value in kwargs.items()}
         self.events.put(
@@ -234,8 +239,8 @@ class FakeGate:
         self.receipts: list[dict[str, Any]] = []
         self.tamper = lambda args: args
         self.delay = 0.0
+        self.late = False
         self.lock = threading.Lock()
-        self.caller = threading.local()
 
     def __enter__(self) -> FakeGate:
         self.server = Server(str(self.socket), self)
@@ -266,8 +271,14 @@ class FakeGate:
                 self.tokens -= args["max_tokens"]
         self.spend(action, f"{what} {name}")
 
-    def record(self, action: str, name: str) -> str:
-        self.receipts.append({"receipt_id": secrets.token_hex(8), "action": action, "resource": name})
+    def record(self, action: str, name: str, refused: bool = False) -> str:
+        self.receipts.append(
+            {
+                "receipt_id": secrets.token_hex(8),
+                "action": {"tool": name, "operation": action},
+                "decision": {"result": "DENY" if refused else "ALLOW", "reason": "rule-deny" if refused else "allowed"},
+            }
+        )
         return self.receipts[-1]["receipt_id"]
 
     def handle(self, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -284,6 +295,8 @@ class FakeGate:
             return self.decide(body)
         if path == "/v1/outcome":
             return self.outcome(body)
+        if path == "/v1/scores":
+            return 200, {"policy": "fake", "factors": []}
         if path.startswith("/v1/receipts"):
             return 200, {"receipts": self.receipts[::-1]}
         if parts[:2] == ["v1", "sessions"] and parts[2] in self.sessions:
@@ -295,14 +308,21 @@ class FakeGate:
     def in_session(self, method: str, session: Session, rest: list[str], body: Any) -> tuple[int, Any]:
         if method == "DELETE":
             self.sessions.pop(session.id)
+            if session.execution is not None:
+                session.execution.cancelled = True
+                session.execution.replies.put(None)
             return 200, {}
+        if rest == ["event"]:
+            return self.next_event(session.execution)
         if rest == ["tools"]:
             session.tools = {tool["name"]: tool for tool in body["tools"]}
             return 200, {}
         if rest == ["runs"]:
             session.runs += 1
             return 201, {"run": f"run-{session.runs}"}
-        execution = Execution(session, body["code"], body.get("variables", {}))
+        if session.execution is not None and not session.execution.ended:
+            return 409, {"error": {"code": "malformed", "message": "the session's execution has not ended"}}
+        execution = session.execution = Execution(session, body["code"], body.get("variables", {}))
         self.executions[execution.id] = execution
         return self.next_event(execution)
 
@@ -311,16 +331,16 @@ class FakeGate:
             execution.cancelled = True
             execution.replies.put(None)
             return 200, {}
+        if self.late:
+            self.late = False
+            execution.replies.put({"error": {"type": "TimeoutError", "message": "the tool did not answer in time"}})
+            return 409, {"error": {"code": "malformed", "message": "no tool call waits for an answer"}}
         execution.replies.put(body)
         return self.next_event(execution)
 
     def next_event(self, execution: Execution) -> tuple[int, Any]:
-        """The next event; a caller that hangs up cancels the execution."""
-        while True:
-            try:
-                return 200, execution.events.get(timeout=0.05)
-            except queue.Empty:
-                execution.cancelled |= bool(select.select([self.caller.connection], [], [], 0)[0])
+        """The next event. As with the sidecar, a caller that hangs up does not cancel by that alone."""
+        return 200, execution.events.get()
 
     def decide(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.decided.append(body)
@@ -362,7 +382,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         gate: FakeGate = self.server.gate  # type: ignore[attr-defined]
-        gate.caller.connection = self.connection
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         time.sleep(gate.delay)
         if not self.path.startswith("/health") and self.headers.get("Authorization") != f"Bearer {TOKEN}":

@@ -218,7 +218,7 @@ class TestSidecar:
         (tmp_path / "p.toml").write_text("")
         from weir._sidecar import derive
 
-        policy = derive(tmp_path / "p.toml", {"b": "write", "a": "read"}, ["b"], ["helper"], tmp_path)
+        policy = derive(tmp_path / "p.toml", {"b": "write", "a": "read", "final_answer": "read"}, ["b"], ["helper"], tmp_path)
         assert policy.read_text() == "derived\n"
         line = (tmp_path / "log").read_text().strip()
         assert line == f"policy derive {tmp_path / 'p.toml'} --tool a=read --tool b=write --allow b --peer helper"

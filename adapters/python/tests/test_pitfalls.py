@@ -161,9 +161,11 @@ def test_s8_interrupt_stops_the_program_that_runs_now(fake: FakeGate, gate: Gate
 def test_s8_interrupt_without_a_tool_call(executor: GateExecutor) -> None:
     threading.Timer(0.2, executor.interrupt).start()
     began = time.monotonic()
-    with pytest.raises(Interrupted):
+    executor.send_variables({"given": 5})
+    with pytest.raises(Interrupted, match="variables of earlier steps are gone"):
         executor("while True: pass")
     assert time.monotonic() - began < 1.5
+    assert executor("given").output == 5, "a new session, with the variables of the host"
 
 
 def test_s8_ctrl_c_in_a_tool_cancels_the_program(fake: FakeGate, executor: GateExecutor) -> None:
@@ -175,6 +177,28 @@ def test_s8_ctrl_c_in_a_tool_cancels_the_program(fake: FakeGate, executor: GateE
         executor("stop()\nprint('never')")
     assert [request for request in fake.requests if request[0] == "DELETE"][0][1].startswith("/v1/executions/")
     assert executor("print('alive')").logs == "alive\n"
+
+
+def test_s8_ctrl_c_while_the_program_runs_leaves_nothing_running(
+    fake: FakeGate, executor: GateExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(executor.seat.session, "_post", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        executor("1")
+    assert not fake.sessions, "without an id of the execution the session ends with it"
+    assert executor("2").output == 2
+
+
+def test_s10_an_answer_that_comes_too_late_is_dropped_and_the_program_goes_on(
+    fake: FakeGate, executor: GateExecutor
+) -> None:
+    fake.late = True
+    executor.send_tools({"slow": lambda: 1})
+    ran = executor("try:\n    slow()\nexcept Exception as e:\n    print(type(e).__name__)")
+    assert ran.logs == "TimeoutError\n[weir] the answer of slow came too late and was dropped\n"
 
 
 def test_s9_after_a_loss_the_model_is_told_and_the_variables_are_sent_again(executor: GateExecutor) -> None:
@@ -285,7 +309,9 @@ def test_s18_managed_agents_are_gated_at_the_same_gate(fake: FakeGate, gate: Gat
     outer, _ = manager(gate, fake, "final_answer(double(4))")
     assert "8" in outer.run("t")
     assert [session.delegation for session in fake.sessions.values()] == [[], ["agent"]]
-    assert [row["action"] for row in fake.receipts if row["resource"] in ("helper", "double")] == ["tool.call", "agent.invoke"]
+    assert [
+        row["action"]["operation"] for row in fake.receipts if row["action"]["tool"] in ("helper", "double")
+    ] == ["tool.call", "agent.invoke"]
     assert weir.report(outer).agents == ["agent", "agent > helper"]
 
 

@@ -144,6 +144,15 @@ class TestRefusals:
 
         assert "visit_webpage" in self.refused(coding(tools=(visit_webpage,)), profile="p.toml")[0]
 
+    def test_a_final_answer_that_a_derived_policy_cannot_know(self) -> None:
+        class Rated(FinalAnswerTool):
+            inputs = {name: {"type": "string", "description": "d"} for name in ("answer", "rating")}
+
+            def forward(self, answer: str, rating: str) -> str:
+                return answer + rating
+
+        assert "it takes answer, rating" in self.refused(coding(tools=(Rated(),)), profile="p.toml")[0]
+
     def test_an_unknown_kind_of_agent(self, gate: Gate) -> None:
         class Odd(MultiStepAgent):
             def initialize_system_prompt(self) -> str:

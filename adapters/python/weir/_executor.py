@@ -169,11 +169,15 @@ class GateExecutor(PythonExecutor):
             variables = self._crossing() if self._resend else {}
             try:
                 done = self.seat.execute(code_action, variables, self._on_tool)
-            except GateError:
-                if self._interrupted:
-                    raise Interrupted("the program was interrupted") from None
+            except BaseException as fault:
+                self._resend = bool(self._variables)
+                if self._interrupted and isinstance(fault, GateError):
+                    gone = "" if self.seat.is_open else "; the variables of earlier steps are gone"
+                    raise Interrupted(f"the program was interrupted{gone}") from None
                 raise
             self._resend = bool(self._variables) and done.status in ("exhausted", "broken")
+            if self._interrupted:
+                raise Interrupted("the program was interrupted")
             return self._result(done)
         finally:
             self._busy.release()

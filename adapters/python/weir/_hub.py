@@ -27,6 +27,7 @@ def load_tool(
     gate: Gate | None = None,
     agent: Any = None,
     sha256: str | None = None,
+    registry: str = REGISTRY,
     token: str | None = None,
     trust_remote_code: bool = False,
     download: Callable[..., str] | None = None,
@@ -39,6 +40,7 @@ def load_tool(
         revision: the commit, 40 hexadecimal digits. Branches and tags move and are refused.
         gate, agent: exactly one: a gate, or a wrapped agent whose gate is asked.
         sha256: digest of ``tool.py``; compared with the policy's pin and with what was downloaded.
+        registry: the policy's section that pins Spaces.
         token: for a private Space.
         trust_remote_code: must be ``True``, as with smolagents: the tool's code runs in this process.
         download: in place of ``huggingface_hub.hf_hub_download``.
@@ -61,7 +63,7 @@ def load_tool(
         digest = match.group(1)
     seat, ours = seat_of(gate, agent)
     try:
-        package = {"registry": REGISTRY, "revision": revision}
+        package = {"registry": registry, "revision": revision}
         if digest:
             package["digest"] = f"sha256:{digest}"
         admission = seat.decide("package.fetch", repo, {}, **package)

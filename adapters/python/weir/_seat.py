@@ -60,7 +60,12 @@ class Seat:
         if self._sent != self._tools:
             self._guarded(session.set_tools, self._tools)
             self._sent = list(self._tools)
-        return self._guarded(session.execute, code, variables, on_tool)
+        try:
+            return self._guarded(session.execute, code, variables, on_tool)
+        finally:
+            if session.lost:
+                with self._lock:
+                    self._session = self._sent = None
 
     def decide(self, action: str, resource: str, args: dict[str, Any], **package: str) -> Any:
         """As :meth:`Session.decide`."""

@@ -11,10 +11,13 @@ from typing import Any, Callable
 from urllib.parse import quote
 
 from ._client import ANSWER_SECONDS, Client, Flight
-from ._errors import GateError, PermissionDenied, ProtocolError
+from ._errors import GateError, PermissionDenied, ProtocolError, Refused
 
 EXECUTE_SECONDS = 900.0
 """Time for one event of an execution: the program's own time and a person's time to approve."""
+
+CANCEL_SECONDS = 15.0
+"""Time for a cancellation; the sandbox has a little while to end."""
 
 STATUSES = ("done", "failed", "exhausted", "denied", "broken")
 
@@ -85,6 +88,7 @@ class Session:
     imports: list[str]
     limits: dict[str, Any]
     execute_seconds: float = EXECUTE_SECONDS
+    lost: bool = False
     _flight: Flight | None = None
     _execution: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -144,8 +148,11 @@ class Session:
             while event.get("event") == "tool":
                 event = self._tool(event, on_tool, flight)
             return finished(event)
+        except Refused:
+            self._cancel()  # Does nothing when the program was refused before it began.
+            raise
         except BaseException:
-            self._cancel()
+            self._abandon()
             raise
         finally:
             with self._lock:
@@ -155,9 +162,27 @@ class Session:
         execution = need(event, "execution", str)
         with self._lock:
             self._execution = execution
-        reply = on_tool(need(event, "tool", str), need(event, "args", dict))
+        name = need(event, "tool", str)
+        reply = on_tool(name, need(event, "args", dict))
         reply["call"] = need(event, "call", str)
-        return self._post(f"/v1/executions/{quote(execution, safe='')}/resume", reply, flight)
+        try:
+            return self._post(f"/v1/executions/{quote(execution, safe='')}/resume", reply, flight)
+        except Refused as fault:
+            if fault.status != 409:
+                raise
+            return self._overtaken(name, execution, fault)
+
+    def _overtaken(self, name: str, execution: str, fault: Refused) -> dict[str, Any]:
+        """The next event after an answer that came too late: the program goes on without it."""
+        try:
+            event = self.client.get(f"{self.path}/event", timeout=self.execute_seconds)
+        except Refused:
+            raise fault from None
+        if not isinstance(event, dict) or event.get("execution") != execution:
+            raise fault
+        if event.get("event") == "done" and isinstance(event.get("notices"), list):
+            event["notices"].append(f"the answer of {name} came too late and was dropped")
+        return event
 
     def _post(self, path: str, body: dict[str, Any], flight: Flight) -> dict[str, Any]:
         event = self.client.post(path, body, timeout=self.execute_seconds, flight=flight)
@@ -169,19 +194,26 @@ class Session:
         """Cancels the execution under way, from any thread; does nothing when there is none."""
         with self._lock:
             flight = self._flight
-        self._cancel()
         if flight is not None:
+            self._abandon()
             flight.break_off()
 
-    def _cancel(self) -> None:
+    def _abandon(self) -> None:
+        """Cancels the execution. Before its first event it has no id here: then the session ends with it."""
+        if not self._cancel():
+            self.lost = True
+            self.close()
+
+    def _cancel(self) -> bool:
         with self._lock:
             execution, self._execution = self._execution, None
         if execution is None:
-            return
+            return self.lost
         try:
-            self.client.delete(f"/v1/executions/{quote(execution, safe='')}", timeout=5.0)
+            self.client.delete(f"/v1/executions/{quote(execution, safe='')}", timeout=CANCEL_SECONDS)
         except GateError:
             pass  # It has ended already, or the gate is gone and with it the execution.
+        return True
 
     def decide(self, action: str, resource: str, args: dict[str, Any], **package: str) -> Admission:
         """Asks about a call that the host runs itself; the amounts are then held.
@@ -210,7 +242,7 @@ class Session:
     def close(self) -> None:
         """Ends the session; quiet when it has ended or the gate is gone."""
         try:
-            self.client.delete(self.path, timeout=5.0)
+            self.client.delete(self.path, timeout=CANCEL_SECONDS)
         except GateError:
             pass
 

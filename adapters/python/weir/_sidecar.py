@@ -31,6 +31,8 @@ DERIVE_SECONDS = 60.0
 """Time to derive a policy."""
 EFFECTS = ("read", "write", "exec", "network", "spend")
 """The effect classes of tools."""
+FINAL_ANSWER = "final_answer"
+"""The tool that ends a task."""
 
 
 class Gate:
@@ -134,6 +136,8 @@ def derive(
     for name, effect in sorted(tools.items()):
         if effect not in EFFECTS:
             raise PolicyError(f"tool {name}: `{effect}` is no effect class; there are {', '.join(EFFECTS)}")
+        if name == FINAL_ANSWER:
+            continue  # Every derived policy has it.
         command += ["--tool", f"{name}={effect}"]
     for name in allow:
         command += ["--allow", name]

@@ -19,7 +19,7 @@ from ._errors import CoverageError, GateError
 from ._executor import LOG_CHARS, GateExecutor, open_gate
 from ._model import NAME_CHARS, gated, model_name
 from ._seat import Seat
-from ._sidecar import EFFECTS, Gate, Sidecar
+from ._sidecar import EFFECTS, FINAL_ANSWER, Gate, Sidecar
 from ._toolcall import INTERPRETER, SandboxedInterpreter, gate_tool_calls
 
 SUPPORTED = ("1.26", "1.27")
@@ -270,6 +270,11 @@ def tool_problems(place: Place, stated: Mapping[str, str], effects: dict[str, st
         effect = stated.get(name) or known_effect(name, tool)
         if effect is not None and name != INTERPRETER:
             effects[name] = effect
+        if name == FINAL_ANSWER and wanted and set(tool.inputs) != {"answer"}:
+            problems.append(
+                f"tool {name} of {place.name}: it takes {', '.join(tool.inputs) or 'nothing'}, a derived policy knows `answer` "
+                "only; edit the policy's [[tool]] and pass it as policy="
+            )
         if effect is None and wanted:
             problems.append(
                 f"tool {name} of {place.name}: its effect is unknown; "
@@ -280,7 +285,7 @@ def tool_problems(place: Place, stated: Mapping[str, str], effects: dict[str, st
 
 def known_effect(name: str, tool: Any) -> str | None:
     """The effect of one of the framework's own tools."""
-    if name == "final_answer" and isinstance(tool, default_tools.FinalAnswerTool):
+    if name == FINAL_ANSWER and isinstance(tool, default_tools.FinalAnswerTool):
         return "read"
     return KNOWN_EFFECTS.get(type(tool))
 

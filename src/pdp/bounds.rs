@@ -48,7 +48,7 @@ mod tests {
     }
 
     fn nested(depth: usize) -> Value {
-        (1..depth).fold(json!(1), |inner, _| json!([inner]))
+        (1..depth).fold(json!(1), |inner, _| Value::Array(vec![inner]))
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         protected: Vec::new(),
         protected_answers: Vec::new(),
         rules,
+        answers: Vec::new(),
+        accepted: BTreeMap::new(),
     }
 }
 

@@ -201,6 +201,8 @@ mod tests {
             protected: Vec::new(),
             protected_answers: Vec::new(),
             rules: Vec::new(),
+            answers: Vec::new(),
+            accepted: BTreeMap::new(),
         }
     }
 

@@ -333,12 +333,3 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
-
-impl Policy {
-    /// Whether `text` points into a protected path.
-    #[must_use]
-    pub fn touches_protected(&self, text: &str) -> bool {
-        let _ = text;
-        false
-    }
-}

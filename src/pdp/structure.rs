@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::{argument, within_bounds};
-use crate::model::{Action, Call, Limits, Reason, ReasonCode};
+use crate::model::{Action, Amounts, Call, EffectClass, Kind, Limits, Reason, ReasonCode};
 use crate::policy::Policy;
 
 /// The reason to refuse `call` whatever the rules say.
@@ -103,8 +103,17 @@ fn tool(policy: &Policy, call: &Call) -> Option<Reason> {
         let detail = format!("the policy has no tool `{name}`");
         return Some(Reason::new(ReasonCode::UnknownTool, detail).instead(instead(policy, call)));
     };
+    if tool.effect == EffectClass::Spend && !priced(&tool.cost.0) {
+        let detail = format!("the policy gives no price for `{name}`, which spends");
+        return Some(Reason::new(ReasonCode::UnknownPrice, detail).by(format!("tool {name}"), &tool.answers));
+    }
     let (detail, allowed) = argument::fault(tool, &call.args)?;
     Some(Reason::new(ReasonCode::BadArgument, detail).instead(allowed).by(format!("tool {name}"), &tool.answers))
+}
+
+/// Whether a cost states money, or what money is paid for.
+fn priced(cost: &Amounts) -> bool {
+    [Kind::MicroUsd, Kind::Tokens, Kind::GpuMs].iter().any(|kind| cost.of(*kind) > 0)
 }
 
 fn code(policy: &Policy, call: &Call) -> Option<Reason> {

@@ -203,6 +203,8 @@ mod tests {
             answers: Vec::new(),
             accepted: BTreeMap::new(),
             rules: Vec::new(),
+            answers: Vec::new(),
+            accepted: BTreeMap::new(),
         }
     }
 

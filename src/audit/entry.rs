@@ -58,8 +58,8 @@ pub enum Body {
         budget: String,
         /// The account.
         account: String,
-        /// How much more.
-        by: u64,
+        /// How much more of the budget's kind.
+        by: Amounts,
         /// Who approved and how.
         approval: String,
     },

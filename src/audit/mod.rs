@@ -17,4 +17,4 @@ pub use receipt::{
     Algorithm, Asked, Context, Decided, Execution, PolicyRef, Receipt, ReceiptParts, Requester, Ruling, Signature,
 };
 pub use show::{clean, row, table, utc};
-pub use verify::{Bad, Head, Verified, replay, verify};
+pub use verify::{Bad, Head, Reading, Verified, verify};

@@ -255,6 +255,12 @@ impl Receipt {
         receipt
     }
 
+    /// The session in which the call was made.
+    #[must_use]
+    pub const fn session(&self) -> &Name {
+        &self.action.requester_context.session
+    }
+
     /// True when the signature is `key`'s and covers every field.
     #[must_use]
     pub fn verifies(&self, key: &PublicKey) -> bool {

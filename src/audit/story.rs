@@ -11,7 +11,7 @@ use crate::model::{CallId, Digest};
 
 /// What is known of the calls so far.
 pub(super) struct Story<'k> {
-    key: &'k PublicKey,
+    pub(super) key: &'k PublicKey,
     signatures: Signatures,
     calls: HashMap<CallId, State>,
     pub(super) told: Verified,

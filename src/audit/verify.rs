@@ -1,5 +1,7 @@
 //! Offline verification: finds the first bad entry after any flip, drop, swap or truncation.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::story::{Signatures, Story};
@@ -78,70 +80,104 @@ pub fn verify(
     entries: impl Iterator<Item = String>,
     head: Option<&Head>,
     key: &PublicKey,
-    each: impl FnMut(&Entry),
-) -> Result<Verified, Bad> {
-    read(entries, head, key, Signatures::Each, each)
-}
-
-/// Checks like [`verify`], but leaves the receipts' own signatures to the signed head, which covers
-/// them through the chain. For a gate that folds its own journal at start.
-///
-/// # Errors
-/// [`Bad`] names the first entry that does not hold.
-pub fn replay(
-    entries: impl Iterator<Item = String>,
-    head: Option<&Head>,
-    key: &PublicKey,
-    each: impl FnMut(&Entry),
-) -> Result<Verified, Bad> {
-    let signatures = if head.is_some() { Signatures::ByHead } else { Signatures::Each };
-    read(entries, head, key, signatures, each)
-}
-
-fn read(
-    entries: impl Iterator<Item = String>,
-    head: Option<&Head>,
-    key: &PublicKey,
-    signatures: Signatures,
     mut each: impl FnMut(&Entry),
 ) -> Result<Verified, Bad> {
-    let bad = |seq, text: String| Bad { seq, text };
-    if head.is_some_and(|head| !head.verifies(key)) {
-        return locate(entries, key, head);
-    }
-    let mut story = Story::new(key, signatures);
-    let mut links = Links::default();
-    let mut entries = entries;
-    while let Some(text) = entries.next() {
-        let seq = links.count;
-        let (entry, hash) = match links.add(&text) {
-            Ok(linked) => linked,
-            Err(Unlinked::Unreadable(what)) => return Err(bad(seq, what)),
-            Err(Unlinked::OutOfOrder(what)) => return Err(links.blame(&text, entries.next(), head, what)),
-        };
-        story.add(&entry, hash).map_err(|text| bad(seq, text))?;
-        if head.is_some_and(|head| head.count == links.count && head.hash != hash) {
-            return Err(bad(seq, "it is not the entry that the signed head names".into()));
+    let mut reading = Reading::auditing(key);
+    for text in entries {
+        if let Some(entry) = reading.add(text) {
+            each(&entry);
         }
-        if head.is_some_and(|head| head.count <= seq) {
-            return Err(bad(seq, "it comes after the signed head".into()));
-        }
-        each(&entry);
     }
-    if let Some(head) = head.filter(|head| head.count != links.count) {
-        let text = format!("missing: the signed head counts {} entries, the journal has {}", head.count, links.count);
-        return Err(bad(links.count, text));
-    }
-    let mut told = story.told;
-    told.chain = links.chain();
-    Ok(told)
+    reading.finish(head)
 }
 
-/// The head itself is bad: an entry that is bad, too, is the better answer.
-fn locate(entries: impl Iterator<Item = String>, key: &PublicKey, head: Option<&Head>) -> Result<Verified, Bad> {
-    let read = read(entries, None, key, Signatures::Each, |_| {})?;
-    let seq = head.map_or(read.entries, |head| head.count.min(read.entries));
-    Err(Bad { seq, text: "the head's signature does not hold for this key".into() })
+/// A journal that is being read, entry by entry.
+pub struct Reading<'k> {
+    story: Story<'k>,
+    links: Links,
+    fault: Option<Found>,
+    /// Whether receipts are vouched for by the head alone.
+    by_head: bool,
+}
+
+/// A fault found while reading.
+enum Found {
+    /// It is settled where.
+    At(Bad),
+    /// This text does not follow; whether it or the one before is bad, its successor says.
+    Torn { text: String, what: String },
+}
+
+impl<'k> Reading<'k> {
+    /// Checks everything, the signature of each receipt included.
+    #[must_use]
+    pub fn auditing(key: &'k PublicKey) -> Self {
+        Self { story: Story::new(key, Signatures::Each), links: Links::default(), fault: None, by_head: false }
+    }
+
+    /// Leaves the receipts' own signatures to the signed head, which covers them through the chain
+    /// and must be there at the end. For a gate that folds its own journal at start.
+    #[must_use]
+    pub fn replaying(key: &'k PublicKey) -> Self {
+        Self { story: Story::new(key, Signatures::ByHead), links: Links::default(), fault: None, by_head: true }
+    }
+
+    /// Reads the next entry; `None` once a fault is found. What is folded from the entries holds only
+    /// if [`Reading::finish`] says so.
+    pub fn add(&mut self, text: String) -> Option<Entry> {
+        match self.fault.take() {
+            None => {}
+            Some(Found::Torn { text: torn, what }) => {
+                self.fault = Some(Found::At(self.links.blame(&torn, Some(&text), None, what)));
+                return None;
+            }
+            at => {
+                self.fault = at;
+                return None;
+            }
+        }
+        let seq = self.links.count;
+        let (entry, hash) = match self.links.add(&text) {
+            Ok(linked) => linked,
+            Err(Unlinked::Unreadable(text)) => return self.stop(seq, text),
+            Err(Unlinked::OutOfOrder(what)) => {
+                self.fault = Some(Found::Torn { text, what });
+                return None;
+            }
+        };
+        match self.story.add(&entry, hash) {
+            Ok(()) => Some(entry),
+            Err(text) => self.stop(seq, text),
+        }
+    }
+
+    /// Compares what was read with the signed head.
+    ///
+    /// # Errors
+    /// [`Bad`] names the first entry that does not hold.
+    pub fn finish(self, head: Option<&Head>) -> Result<Verified, Bad> {
+        match self.fault {
+            Some(Found::At(bad)) => return Err(bad),
+            Some(Found::Torn { text, what }) => return Err(self.links.blame(&text, None, head, what)),
+            None => {}
+        }
+        let count = self.links.count;
+        match head {
+            Some(head) => self.links.reaches(head, self.story.key)?,
+            None if self.by_head && count > 0 => {
+                return Err(Bad { seq: count, text: "the signed head is missing".into() });
+            }
+            None => {}
+        }
+        let mut told = self.story.told;
+        told.chain = self.links.chain();
+        Ok(told)
+    }
+
+    fn stop(&mut self, seq: u64, text: String) -> Option<Entry> {
+        self.fault = Some(Found::At(Bad { seq, text }));
+        None
+    }
 }
 
 /// The chain as it is read back.
@@ -172,10 +208,10 @@ impl Links {
 
     /// Whose fault it is that `text` does not follow from the entry before. When its own successor,
     /// or the head, vouches for `text`, then the entry before was changed or put in.
-    fn blame(&self, text: &str, next: Option<String>, head: Option<&Head>, what: String) -> Bad {
+    fn blame(&self, text: &str, next: Option<&str>, head: Option<&Head>, what: String) -> Bad {
         let hash = Digest::of(text.as_bytes());
         let vouched = match next {
-            Some(next) => parse(&next).is_ok_and(|next| next.prev == hash),
+            Some(next) => parse(next).is_ok_and(|next| next.prev == hash),
             None => head.is_some_and(|head| head.hash == hash),
         };
         let twice = self.prev.is_some_and(|(before, _)| before == hash);
@@ -187,6 +223,21 @@ impl Links {
                 Bad { seq: before, text: "the entry after it, which is sound, does not follow from it".into() }
             }
             _ => Bad { seq: self.count, text: what },
+        }
+    }
+
+    /// Checks that the journal ends where the head says.
+    fn reaches(&self, head: &Head, key: &PublicKey) -> Result<(), Bad> {
+        let last = self.prev.map_or(Digest::ZERO, |(hash, _)| hash);
+        let bad = |seq, text: &str| Err(Bad { seq, text: text.into() });
+        if !head.verifies(key) {
+            return bad(head.count.min(self.count), "the signature of the journal's head does not hold");
+        }
+        match head.count.cmp(&self.count) {
+            Ordering::Less => bad(head.count, "it comes after the signed head"),
+            Ordering::Equal if head.hash == last => Ok(()),
+            Ordering::Equal => bad(self.count.saturating_sub(1), "it is not the entry that the signed head names"),
+            Ordering::Greater => bad(self.count, "it is missing: the signed head counts more entries"),
         }
     }
 

@@ -16,7 +16,7 @@ pub enum Happened {
     Approved,
     /// The gate refused it: evidence of intent, not of harm.
     Denied,
-    /// A budget or limit refused or stopped it.
+    /// A budget refused it.
     Exhausted,
     /// Its outcome is unknown.
     Unknown,

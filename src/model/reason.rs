@@ -68,6 +68,7 @@ reasons! {
     Rule "rule" Policy Never "A rule denies the call, or asks for a person.";
     RuleError "rule_error" Policy Never "A rule could not be evaluated; an evaluation error is a deny.";
     UnknownTool "unknown_tool" Policy Never "The policy has no such tool.";
+    UnknownPrice "unknown_price" Policy Never "The policy says of a thing that costs money not how much.";
     BadArgument "bad_argument" Caller Changed "An argument breaks the tool's constraints.";
     ImportDenied "import_denied" Policy Never "The policy grants no such module.";
     NoCode "no_code" Policy Never "The policy grants no execution of generated code.";

@@ -64,9 +64,165 @@ pub struct ThreatRow {
     pub words: &'static [&'static str],
 }
 
-/// Every known threat.
-pub const THREATS: &[ThreatRow] =
-    &[ThreatRow { id: "L3/tool-misuse", layer: Layer::L3, title: "Agent Tool Misuse", words: &["tool misuse"] }];
+macro_rules! threat {
+    ($layer:ident, $id:literal, $title:literal, [$($word:literal),+]) => {
+        ThreatRow { id: $id, layer: Layer::$layer, title: $title, words: &[$($word),+] }
+    };
+}
+
+/// Every known threat, by layer. CSA's names, and those that listings use where CSA has none.
+pub const THREATS: &[ThreatRow] = &[
+    threat!(L1, "L1/prompt-injection", "Prompt Injection", ["prompt injection"]),
+    threat!(
+        L1,
+        "L1/misaligned-outputs",
+        "Misaligned Outputs",
+        ["misaligned output", "mis-aligned output", "misalignment"]
+    ),
+    threat!(L1, "L1/adversarial-examples", "Adversarial Examples", ["adversarial example"]),
+    threat!(L1, "L1/model-stealing", "Model Stealing", ["model stealing", "model theft"]),
+    threat!(L1, "L1/backdoor-attacks", "Backdoor Attacks", ["backdoor"]),
+    threat!(L1, "L1/membership-inference-attacks", "Membership Inference Attacks", ["membership inference"]),
+    threat!(L1, "L1/data-poisoning", "Data Poisoning (Training Phase)", ["data poisoning", "poisoned training"]),
+    threat!(L1, "L1/reprogramming-attacks", "Reprogramming Attacks", ["reprogramming"]),
+    threat!(L1, "L1/denial-of-service", "Denial of Service (DoS) Attacks", ["denial of service", "denial-of-service"]),
+    threat!(L2, "L2/data-poisoning", "Data Poisoning", ["data poisoning", "poisoned data"]),
+    threat!(L2, "L2/data-exfiltration", "Data Exfiltration", ["exfiltration", "exfiltrate"]),
+    threat!(
+        L2,
+        "L2/denial-of-service",
+        "Denial of Service on Data Infrastructure",
+        ["denial of service", "denial-of-service"]
+    ),
+    threat!(L2, "L2/data-tampering", "Data Tampering", ["tampering"]),
+    threat!(
+        L2,
+        "L2/compromised-rag-pipelines",
+        "Compromised RAG Pipelines",
+        ["compromised rag", "rag poisoning", "poisoned retrieval"]
+    ),
+    threat!(L3, "L3/tool-misuse", "Tool Misuse", ["tool misuse", "misuse of tools"]),
+    threat!(L3, "L3/insecure-tool-integration", "Insecure Tool Integration", ["insecure tool integration"]),
+    threat!(
+        L3,
+        "L3/arbitrary-code-execution",
+        "Arbitrary Code Execution",
+        ["arbitrary code execution", "remote code execution", "code generation", "code execution"]
+    ),
+    threat!(L3, "L3/loop-hijacking", "Hijacked Autonomous Loop", ["hijack", "runaway loop"]),
+    threat!(
+        L3,
+        "L3/compromised-framework-components",
+        "Compromised Framework Components",
+        ["compromised framework", "compromised component"]
+    ),
+    threat!(L3, "L3/backdoor-attacks", "Backdoor Attacks", ["backdoor"]),
+    threat!(L3, "L3/input-validation-attacks", "Input Validation Attacks", ["input validation", "prompt injection"]),
+    threat!(L3, "L3/supply-chain-attacks", "Supply Chain Attacks", ["supply chain", "supply-chain"]),
+    threat!(
+        L3,
+        "L3/denial-of-service",
+        "Denial of Service on Framework APIs",
+        ["denial of service", "denial-of-service"]
+    ),
+    threat!(L3, "L3/framework-evasion", "Framework Evasion", ["framework evasion"]),
+    threat!(L4, "L4/sandbox-escape", "Sandbox Escape", ["sandbox escape", "container escape", "sandboxing"]),
+    threat!(
+        L4,
+        "L4/credential-theft",
+        "Credential Theft",
+        ["credential theft", "stolen credential", "secrets management", "leaked secret"]
+    ),
+    threat!(L4, "L4/compromised-container-images", "Compromised Container Images", ["container image"]),
+    threat!(L4, "L4/orchestration-attacks", "Orchestration Attacks", ["orchestration attack"]),
+    threat!(
+        L4,
+        "L4/iac-manipulation",
+        "Infrastructure-as-Code (IaC) Manipulation",
+        ["infrastructure-as-code", "infrastructure as code"]
+    ),
+    threat!(L4, "L4/denial-of-service", "Denial of Service (DoS) Attacks", ["denial of service", "denial-of-service"]),
+    threat!(
+        L4,
+        "L4/resource-hijacking",
+        "Resource Hijacking",
+        ["resource hijacking", "resource consumption", "resource abuse", "cryptomining"]
+    ),
+    threat!(L4, "L4/lateral-movement", "Lateral Movement", ["lateral movement"]),
+    threat!(L5, "L5/missing-audit-trail", "Missing Audit Trail", ["logging", "audit trail", "monitoring"]),
+    threat!(
+        L5,
+        "L5/manipulation-of-evaluation-metrics",
+        "Manipulation of Evaluation Metrics",
+        ["evaluation gaming", "evaluation metrics", "metric manipulation"]
+    ),
+    threat!(L5, "L5/compromised-observability-tools", "Compromised Observability Tools", ["compromised observability"]),
+    threat!(
+        L5,
+        "L5/denial-of-service",
+        "Denial of Service on Evaluation Infrastructure",
+        ["denial of service", "denial-of-service"]
+    ),
+    threat!(
+        L5,
+        "L5/evasion-of-detection",
+        "Evasion of Detection",
+        ["evasion of detection", "blind spot", "undetected"]
+    ),
+    threat!(
+        L5,
+        "L5/data-leakage-through-observability",
+        "Data Leakage through Observability",
+        ["data leakage", "leak into logs"]
+    ),
+    threat!(
+        L5,
+        "L5/poisoning-observability-data",
+        "Poisoning Observability Data",
+        ["log poisoning", "poisoning observability", "log tampering"]
+    ),
+    threat!(
+        L6,
+        "L6/missing-access-control",
+        "Missing Access Control",
+        ["access control", "access management", "identity management"]
+    ),
+    threat!(L6, "L6/regulatory-non-compliance", "Regulatory Non-Compliance by AI Security Agents", ["compliance"]),
+    threat!(L6, "L6/privilege-escalation", "Privilege Escalation", ["privilege escalation"]),
+    threat!(L6, "L6/security-agent-data-poisoning", "Security Agent Data Poisoning", ["security agent data poisoning"]),
+    threat!(L6, "L6/evasion-of-security-agents", "Evasion of Security AI Agents", ["evasion of security"]),
+    threat!(L6, "L6/compromised-security-agents", "Compromised Security AI Agents", ["compromised security"]),
+    threat!(L6, "L6/bias", "Bias in Security AI Agents", ["bias"]),
+    threat!(L6, "L6/lack-of-explainability", "Lack of Explainability in Security AI Agents", ["explainability"]),
+    threat!(L6, "L6/model-extraction", "Model Extraction of AI Security Agents", ["model extraction"]),
+    threat!(L7, "L7/supply-chain", "Supply Chain", ["supply chain", "supply-chain"]),
+    threat!(L7, "L7/cascading-failures", "Cascading Failures", ["cascading failure"]),
+    threat!(L7, "L7/agent-trust-abuse", "Agent-to-Agent Trust Abuse", ["trust abuse"]),
+    threat!(L7, "L7/rogue-agents", "Rogue Agents", ["rogue"]),
+    threat!(L7, "L7/compromised-agents", "Compromised Agents", ["compromised agent"]),
+    threat!(L7, "L7/agent-impersonation", "Agent Impersonation", ["impersonat"]),
+    threat!(L7, "L7/agent-identity-attack", "Agent Identity Attack", ["identity attack", "identity spoofing"]),
+    threat!(L7, "L7/agent-tool-misuse", "Agent Tool Misuse", ["tool misuse"]),
+    threat!(L7, "L7/agent-goal-manipulation", "Agent Goal Manipulation", ["goal manipulation"]),
+    threat!(L7, "L7/marketplace-manipulation", "Marketplace Manipulation", ["marketplace"]),
+    threat!(L7, "L7/integration-risks", "Integration Risks", ["integration risk"]),
+    threat!(L7, "L7/solution-vulnerabilities", "Horizontal/Vertical Solution Vulnerabilities", ["vertical solution"]),
+    threat!(L7, "L7/repudiation", "Repudiation", ["repudiat"]),
+    threat!(
+        L7,
+        "L7/compromised-agent-registry",
+        "Compromised Agent Registry",
+        ["public registry", "compromised registry", "agent registry"]
+    ),
+    threat!(L7, "L7/malicious-agent-discovery", "Malicious Agent Discovery", ["agent discovery"]),
+    threat!(L7, "L7/pricing-model-manipulation", "Agent Pricing Model Manipulation", ["pricing model"]),
+    threat!(
+        L7,
+        "L7/inaccurate-capability-description",
+        "Inaccurate Agent Capability Description",
+        ["capability description"]
+    ),
+];
 
 /// A threat out of [`THREATS`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,5 +276,35 @@ impl<'de> Deserialize<'de> for ThreatId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| D::Error::custom(format!("unknown threat `{text}`")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_begin_with_their_layer() {
+        for (index, row) in THREATS.iter().enumerate() {
+            assert!(row.id.starts_with(&format!("{}/", row.layer.word())), "{}", row.id);
+            assert_eq!(ThreatId::parse(row.id).map(|id| usize::from(id.0)), Some(index), "{}", row.id);
+        }
+    }
+
+    #[test]
+    fn words_are_lower_case_and_lead_to_one_threat_of_their_layer() {
+        for row in THREATS {
+            for word in row.words {
+                assert_eq!(*word, word.to_lowercase(), "{}", row.id);
+                let owners = THREATS.iter().filter(|other| other.layer == row.layer && other.words.contains(word));
+                assert_eq!(owners.count(), 1, "{word} in {}", row.layer.word());
+            }
+        }
+    }
+
+    #[test]
+    fn every_layer_has_threats_in_layer_order() {
+        assert!(THREATS.windows(2).all(|pair| pair[0].layer <= pair[1].layer));
+        assert!(Layer::ALL.iter().all(|layer| THREATS.iter().any(|row| row.layer == *layer)));
     }
 }

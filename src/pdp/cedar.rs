@@ -10,10 +10,10 @@ use cedar_policy::{
     Authorizer, Context, Entities, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet, Request,
     RestrictedExpression,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::Facts;
-use crate::model::{Call, Effect};
+use crate::model::{Call, Effect, KINDS};
 use crate::policy::Rule;
 
 static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
@@ -123,7 +123,8 @@ fn request(facts: &Facts, call: &Call, effect: &str) -> Option<Request> {
 fn context(facts: &Facts, call: &Call, effect: &str) -> Option<Context> {
     let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
     let long = |value: u64| RestrictedExpression::new_long(i64::try_from(value).unwrap_or(i64::MAX));
-    let remaining = facts.remaining.iter().map(|(kind, left)| (kind.row().name.to_owned(), long(left)));
+    // Every kind, also those with nothing left: a guard by `has` must not hide an empty budget.
+    let remaining = KINDS.iter().map(|row| (row.name.to_owned(), long(facts.left(row.kind))));
     let mut pairs = vec![
         ("args".to_owned(), record(&call.args)?),
         ("labels".to_owned(), RestrictedExpression::new_set(facts.labels.iter().map(|label| text(label)))),
@@ -143,22 +144,40 @@ fn context(facts: &Facts, call: &Call, effect: &str) -> Option<Context> {
 }
 
 fn record(map: &Map<String, Value>) -> Option<RestrictedExpression> {
-    let fields = map.iter().filter_map(|(key, value)| Some((key.clone(), expression(value)?)));
-    RestrictedExpression::new_record(fields).ok()
+    RestrictedExpression::new_record(map.iter().filter_map(|(key, value)| Some((key.clone(), expression(value)?)))).ok()
 }
 
-/// `value` for Cedar; what Cedar cannot hold exactly (null, fractions, integers over 63 bits) is
-/// left out, so that a condition that reads it fails and the call is denied.
+/// `value` for Cedar. What Cedar cannot hold exactly (null, fractions, integers over 63 bits) becomes
+/// a record that is neither more nor less than anything: it is there for a guard by `has`, and a
+/// condition that compares it fails, so that the call is denied. Left out, it would slip past a deny
+/// rule that guards.
 fn expression(value: &Value) -> Option<RestrictedExpression> {
+    let opaque = |kind: &str| {
+        let text = RestrictedExpression::new_string(kind.to_owned());
+        RestrictedExpression::new_record([("inexact".to_owned(), text)]).ok()
+    };
     Some(match value {
-        Value::Null => return None,
+        Value::Null => opaque("null")?,
         Value::Bool(flag) => RestrictedExpression::new_bool(*flag),
-        Value::Number(number) => RestrictedExpression::new_long(number.as_i64()?),
+        Value::Number(number) => match whole(number) {
+            Some(whole) => RestrictedExpression::new_long(whole),
+            None => opaque("number")?,
+        },
         Value::String(text) => RestrictedExpression::new_string(text.clone()),
         Value::Array(items) => {
             let items: Option<Vec<_>> = items.iter().map(expression).collect();
             RestrictedExpression::new_set(items?)
         }
         Value::Object(map) => record(map)?,
+    })
+}
+
+/// `number` as Cedar's integer, when it is one exactly; `2.0` is 2, as it is to the host.
+fn whole(number: &Number) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    number.as_i64().or_else(|| {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT)?;
+        #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
+        Some(float as i64)
     })
 }

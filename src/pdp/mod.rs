@@ -5,6 +5,7 @@
 //! would skip an erroring `forbid`.
 
 mod argument;
+mod bounds;
 mod cedar;
 mod compile;
 mod decide;
@@ -15,6 +16,7 @@ mod structure;
 #[cfg(test)]
 mod twin;
 
+pub use bounds::within_bounds;
 pub use compile::Compiled;
 pub use decide::decide;
 pub use explain::{Step, Trace, explain};

@@ -33,4 +33,10 @@ impl Permit {
     pub const fn decision(&self) -> &Decision {
         &self.0
     }
+
+    /// The decision itself.
+    #[must_use]
+    pub fn into_decision(self) -> Decision {
+        self.0
+    }
 }

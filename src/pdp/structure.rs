@@ -3,21 +3,34 @@
 //!
 //! Each refusal says what would have been allowed. Nothing here allows: rules do.
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde_json::{Map, Value};
 
-use super::argument;
-use crate::model::{Action, Call, Reason, ReasonCode};
+use super::{argument, within_bounds};
+use crate::model::{Action, Amounts, Call, EffectClass, Kind, Limits, Reason, ReasonCode};
 use crate::policy::Policy;
 
 /// The reason to refuse `call` whatever the rules say.
 pub(super) fn refusal(policy: &Policy, call: &Call) -> Option<Reason> {
-    delegation(policy, call).or_else(|| protected(policy, call)).or_else(|| match call.action {
-        Action::ToolCall => tool(policy, call),
-        Action::CodeRun => code(policy, call),
-        Action::CodeImport => import(policy, call),
-        Action::AgentInvoke => peer(policy, call),
-        Action::ModelGenerate => model(call),
-        Action::PackageFetch => package(policy, call),
+    unbounded(call).or_else(|| delegation(policy, call)).or_else(|| protected(policy, call)).or_else(|| {
+        match call.action {
+            Action::ToolCall => tool(policy, call),
+            Action::CodeRun => code(policy, call),
+            Action::CodeImport => import(policy, call),
+            Action::AgentInvoke => peer(policy, call),
+            Action::ModelGenerate => model(call),
+            Action::PackageFetch => package(policy, call),
+        }
+    })
+}
+
+fn unbounded(call: &Call) -> Option<Reason> {
+    (!within_bounds(&call.args)).then(|| {
+        let (depth, bytes) = (Limits::JSON_DEPTH, Limits::JSON_BYTES);
+        let detail = "the arguments are deeper or larger than the gate takes";
+        Reason::new(ReasonCode::Malformed, detail)
+            .instead(format!("{depth} levels, {} elements and {bytes} bytes", Limits::JSON_NODES))
     })
 }
 
@@ -35,35 +48,53 @@ fn protected(policy: &Policy, call: &Call) -> Option<Reason> {
     if call.action == Action::CodeRun {
         return None;
     }
-    let touched = strings(&call.args).find(|text| policy.touches_protected(text))?;
-    let shown: String = touched.chars().take(60).collect();
+    let shown = touching(policy, &call.args)?;
     let reason = Reason::new(ReasonCode::ProtectedPath, format!("`{shown}` is a protected path"));
     Some(reason.by("protected", &policy.protected_answers))
 }
 
-/// Every string in the arguments, however deep; tagged values included.
-pub(super) fn strings(args: &serde_json::Map<String, Value>) -> impl Iterator<Item = &str> {
+/// The first text anywhere in `args`, keys and tagged values included, that points into a protected
+/// path; cut for the message.
+fn touching(policy: &Policy, args: &Map<String, Value>) -> Option<String> {
+    if policy.protected.is_empty() {
+        return None;
+    }
+    let shown = |text: &str| policy.touches_protected(text).then(|| text.chars().take(60).collect::<String>());
+    let of_keys = |map: &Map<String, Value>| map.keys().find_map(|key| shown(key));
     let mut stack: Vec<&Value> = args.values().collect();
-    let mut keys: Vec<&str> = args.keys().map(String::as_str).collect();
-    std::iter::from_fn(move || {
-        if let Some(key) = keys.pop() {
-            return Some(key);
-        }
-        loop {
-            match stack.pop()? {
-                Value::String(text) => return Some(text.as_str()),
-                Value::Array(items) => stack.extend(items),
-                Value::Object(map) => {
-                    stack.extend(map.values());
-                    keys.extend(map.keys().map(String::as_str));
-                    if let Some(key) = keys.pop() {
-                        return Some(key);
-                    }
-                }
-                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    if let Some(found) = of_keys(args) {
+        return Some(found);
+    }
+    while let Some(value) = stack.pop() {
+        let found = match value {
+            Value::String(text) => shown(text),
+            Value::Array(items) => {
+                stack.extend(items);
+                untagged(items).and_then(|text| shown(&text))
             }
+            Value::Object(map) => {
+                stack.extend(map.values());
+                of_keys(map)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        };
+        if found.is_some() {
+            return found;
         }
-    })
+    }
+    None
+}
+
+/// The text that the host will see for tagged `str`, `bytes` and `bytearray` values, which travel in
+/// base64: a path must not pass because it is written that way. Taken by their look wherever they
+/// stand, for a false find only denies.
+fn untagged(parts: &[Value]) -> Option<String> {
+    let [Value::String(tag), Value::String(text)] = parts else { return None };
+    if !matches!(tag.as_str(), "str" | "bytes" | "bytearray") {
+        return None;
+    }
+    let bytes = STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn tool(policy: &Policy, call: &Call) -> Option<Reason> {
@@ -72,8 +103,17 @@ fn tool(policy: &Policy, call: &Call) -> Option<Reason> {
         let detail = format!("the policy has no tool `{name}`");
         return Some(Reason::new(ReasonCode::UnknownTool, detail).instead(instead(policy, call)));
     };
+    if tool.effect == EffectClass::Spend && !priced(&tool.cost.0) {
+        let detail = format!("the policy gives no price for `{name}`, which spends");
+        return Some(Reason::new(ReasonCode::UnknownPrice, detail).by(format!("tool {name}"), &tool.answers));
+    }
     let (detail, allowed) = argument::fault(tool, &call.args)?;
     Some(Reason::new(ReasonCode::BadArgument, detail).instead(allowed).by(format!("tool {name}"), &tool.answers))
+}
+
+/// Whether a cost states money, or what money is paid for.
+fn priced(cost: &Amounts) -> bool {
+    [Kind::MicroUsd, Kind::Tokens, Kind::GpuMs].iter().any(|kind| cost.of(*kind) > 0)
 }
 
 fn code(policy: &Policy, call: &Call) -> Option<Reason> {

@@ -1,31 +1,37 @@
 //! Decide, reserve, record the intent: one critical section, so that what was decided is what was
 //! reserved, under any number of callers. A person is asked outside of it, and the call decided anew.
 
-use super::gate::Locked;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::gate::{InForce, Locked};
 use super::port::Approval;
-use super::stage::Intended;
+use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Shortfall};
-use crate::model::{Call, Decision, Digest, Effect, Reason, ReasonCode};
+use crate::model::{Amounts, Call, Decision, Digest, Effect, Reason, ReasonCode};
 use crate::pdp::{Permit, decide};
 use crate::pip;
 use crate::policy::Budget;
 
 /// What a person has said about this call so far.
+///
+/// A yes holds for what was asked about and nothing else: a rule of one policy, or one budget. When
+/// the policy or the session has changed meanwhile and another rule asks, the person is asked anew.
 #[derive(Debug, Default)]
 struct Consent {
-    /// Text of the approval that lifts an ask of the rules.
-    rule: Option<String>,
-    /// Text of the approval that raised a budget.
-    budget: Option<String>,
+    rules: Vec<(Digest, Option<String>)>,
+    budgets: Vec<String>,
+    /// Text of the latest approval.
+    text: Option<String>,
 }
 
 /// What came of one attempt to admit.
 enum Attempt {
     Intended(Box<Intended>),
-    Refused(Box<Decision>),
-    Ask(Box<Decision>, Question),
+    Refused(Box<Ruled>),
+    Ask(Box<Ruled>, Question),
 }
 
 /// What a person is asked.
@@ -36,53 +42,58 @@ enum Question {
 
 impl Gate {
     /// Decides and reserves; asks a person where the policy wants one.
-    pub(super) fn decide_and_reserve(&self, call: Call) -> Result<Intended, Box<Answer>> {
+    pub(super) fn decide_and_reserve(&self, call: &Arc<Call>) -> Result<Intended, Box<Answer>> {
         let mut consent = Consent::default();
         loop {
             let attempt = match self.lock() {
-                Ok(mut locked) => self.attempt(&mut locked, &call, &consent),
-                Err(reason) => return Err(self.unrecorded(&call, reason)),
+                Ok(mut locked) => self.attempt(&mut locked, call, &consent),
+                Err(reason) => return Err(self.unrecorded(call, reason)),
             };
             match attempt {
                 Attempt::Intended(intended) => return Ok(*intended),
-                Attempt::Refused(decision) => return Err(self.refuse(call, *decision, consent.text())),
-                Attempt::Ask(decision, question) => match self.ask(&call, &decision, &question) {
-                    Ok(text) => consent.give(question, text),
+                Attempt::Refused(ruled) => return Err(self.refuse(call, &ruled, consent.text.as_deref())),
+                Attempt::Ask(mut ruled, question) => match self.ask(call, &ruled, &question) {
+                    Ok(text) => consent.give(&ruled.decision, question, text),
                     Err(reason) => {
-                        let decision = Decision { effect: Effect::Deny, reason, ..*decision };
-                        return Err(self.refuse(call, decision, consent.text()));
+                        ruled.decision = Decision { effect: Effect::Deny, reason, ..ruled.decision };
+                        return Err(self.refuse(call, &ruled, consent.text.as_deref()));
                     }
                 },
             }
         }
     }
 
-    fn attempt(&self, locked: &mut Locked<'_>, call: &Call, consent: &Consent) -> Attempt {
-        let policy = self.policy();
+    fn attempt(&self, locked: &mut Locked<'_>, call: &Arc<Call>, consent: &Consent) -> Attempt {
+        // One reading of the policy for the whole attempt: what decides also limits.
+        let force = self.force();
+        let ruled = |decision| Box::new(Ruled { decision, force: force.clone() });
+        // Before anything else: the id of a call on record must not get a second entry.
+        if locked.state.ledger.is_used(&call.id) {
+            return Attempt::Refused(Box::new(Ruled::deny(duplicate(), force)));
+        }
         let path = AccountId::path(&call.subject);
-        let in_force = self.limits();
-        let limits = locked.state.raised(&in_force, &path);
-        let session = locked.state.sessions.get(&call.subject.session);
-        let facts = pip::gather(&locked.state.ledger, session, &limits, call);
+        let limits = locked.state.raised(&force.limits, &path);
+        let session = locked.state.session(&call.subject);
+        let facts = pip::gather(&locked.state.ledger, session, &limits, &call.subject);
         let input = session.and_then(|session| session.last).unwrap_or(Digest::ZERO);
 
-        let decision = decide(&policy, &facts, call);
-        let permit = match (decision.effect, &consent.rule) {
-            (Effect::Ask, None) => return Attempt::Ask(Box::new(decision), Question::Rule),
-            (Effect::Ask, Some(_)) => Permit::approved(decision),
-            (Effect::Allow | Effect::Deny, _) => Permit::of(decision),
+        let decision = decide(&force.policy, &facts, call);
+        let permit = match decision.effect {
+            Effect::Ask if consent.covers(&decision) => Permit::approved(decision),
+            Effect::Ask => return Attempt::Ask(ruled(decision), Question::Rule),
+            Effect::Allow | Effect::Deny => Permit::of(decision),
         };
         let permit = match permit {
             Ok(permit) => permit,
-            Err(decision) => return Attempt::Refused(Box::new(decision)),
+            Err(decision) => return Attempt::Refused(ruled(decision)),
         };
         match locked.state.ledger.reserve(&call.id, &call.subject, permit.decision().reserve, &limits) {
             Ok(reservation) => {
-                let approval = consent.text();
-                let reserved = Reserved { call: call.clone(), permit, reservation, approval, input };
+                let (call, approval) = (call.clone(), consent.text.clone());
+                let reserved = Reserved { call, permit, reservation, approval, input, force };
                 Attempt::Intended(Box::new(self.intend(locked, reserved)))
             }
-            Err(shortfall) => self.short(&shortfall, permit.decision().clone(), consent),
+            Err(shortfall) => short(&shortfall, permit.decision(), &force, consent),
         }
     }
 
@@ -111,34 +122,19 @@ impl Gate {
         }
     }
 
-    /// A budget has too little left: a person may grant a further tranche where the policy says so.
-    fn short(&self, shortfall: &Shortfall, decision: Decision, consent: &Consent) -> Attempt {
-        let refused =
-            |reason| Attempt::Refused(Box::new(Decision { effect: Effect::Deny, reason, ..decision.clone() }));
-        let Shortfall::Limit { budget, wanted, left, kind, .. } = shortfall else {
-            return refused(Reason::new(ReasonCode::DuplicateCall, "a call with this id is already on record"));
-        };
-        let policy = self.policy();
-        let Some(known) = policy.policy().budgets.iter().find(|known| known.id == *budget) else {
-            return refused(Reason::new(ReasonCode::Internal, "a limit without a budget"));
-        };
-        let detail = format!("budget `{budget}` has {left} {} left and this needs {wanted}", kind.row().unit);
-        let reason = Reason::new(ReasonCode::BudgetExhausted, detail).by(format!("budget {budget}"), &known.answers);
-        if known.at_cap == Effect::Ask && consent.budget.is_none() {
-            return Attempt::Ask(Box::new(Decision { reason, ..decision }), Question::Budget(known.clone()));
-        }
-        refused(reason)
-    }
-
     /// Asks a person; the answer is bound to the call's bytes and the policy.
-    fn ask(&self, call: &Call, decision: &Decision, question: &Question) -> Result<String, Reason> {
+    fn ask(&self, call: &Call, ruled: &Ruled, question: &Question) -> Result<String, Reason> {
+        let decision = &ruled.decision;
         let bound = Digest::of(format!("{} {}", call.digest(), decision.policy).as_bytes());
-        let timeout = self.policy().policy().approvals.timeout;
+        let timeout = ruled.force.policy.policy().approvals.timeout;
         let asked = |code, detail: &str| {
             let rule = decision.reason.rule.clone().unwrap_or_else(|| decision.reason.code.row().name.to_owned());
             Reason::new(code, detail).by(rule, &decision.reason.answers).instead(decision.reason.instead.clone())
         };
-        match self.ports.approver.ask(call, &decision.reason.to_string(), bound, timeout) {
+        let why = decision.reason.to_string();
+        // An approver that panics has not said yes.
+        let said = catch_unwind(AssertUnwindSafe(|| self.ports.approver.ask(call, &why, bound, timeout)));
+        match said.unwrap_or(Approval::Unavailable) {
             Approval::Granted(text) => {
                 if let Question::Budget(budget) = question {
                     self.raise(call, budget, &text)?;
@@ -161,23 +157,51 @@ impl Gate {
         let path = AccountId::path(&call.subject);
         let account = path.get(super::gate::tier(budget.scope) as usize).map(ToString::to_string).unwrap_or_default();
         let mut locked = self.lock()?;
-        locked.state.raise(&budget.id, &account, budget.limit);
-        let body = Body::Raise { budget: budget.id.clone(), account, by: budget.limit, approval: approval.to_owned() };
+        let by = Amounts::ZERO.with(budget.kind, budget.limit);
+        locked.state.raise(&budget.id, &account, &by);
+        let body = Body::Raise { budget: budget.id.clone(), account, by, approval: approval.to_owned() };
         let (_, ticket) = self.write(&mut locked, body);
         drop(locked);
         ticket.wait().map_err(|fault| self.fail(&fault))
     }
 }
 
+/// A budget has too little left: a person may grant a further tranche where the policy says so.
+fn short(shortfall: &Shortfall, decision: &Decision, force: &Arc<InForce>, consent: &Consent) -> Attempt {
+    let ruled = |effect, reason| {
+        Box::new(Ruled { decision: Decision { effect, reason, ..decision.clone() }, force: force.clone() })
+    };
+    let Shortfall::Limit { budget, wanted, left, kind, .. } = shortfall else {
+        return Attempt::Refused(ruled(Effect::Deny, duplicate()));
+    };
+    let detail = format!("budget `{budget}` has {left} {} left and this needs {wanted}", kind.row().unit);
+    let reason = Reason::new(ReasonCode::BudgetExhausted, detail);
+    // A limit without a budget of the policy is the ledger's own: its counters are full.
+    let Some(known) = force.policy.policy().budgets.iter().find(|known| known.id == *budget) else {
+        return Attempt::Refused(ruled(Effect::Deny, reason));
+    };
+    let reason = reason.by(format!("budget {budget}"), &known.answers);
+    if known.at_cap == Effect::Ask && !consent.budgets.contains(budget) {
+        return Attempt::Ask(ruled(Effect::Ask, reason), Question::Budget(known.clone()));
+    }
+    Attempt::Refused(ruled(Effect::Deny, reason))
+}
+
+fn duplicate() -> Reason {
+    Reason::new(ReasonCode::DuplicateCall, "a call with this id is already on record")
+}
+
 impl Consent {
-    fn give(&mut self, question: Question, text: String) {
+    fn give(&mut self, asked: &Decision, question: Question, text: String) {
         match question {
-            Question::Rule => self.rule = Some(text),
-            Question::Budget(_) => self.budget = Some(text),
+            Question::Rule => self.rules.push((asked.policy, asked.reason.rule.clone())),
+            Question::Budget(budget) => self.budgets.push(budget.id),
         }
+        self.text = Some(text);
     }
 
-    fn text(&self) -> Option<String> {
-        self.rule.clone().or_else(|| self.budget.clone())
+    /// Whether a person has said yes to exactly what `decision` asks.
+    fn covers(&self, decision: &Decision) -> bool {
+        self.rules.iter().any(|(policy, rule)| *policy == decision.policy && *rule == decision.reason.rule)
     }
 }

@@ -1,28 +1,30 @@
 //! Settle, record the outcome with its receipt, score: the second half of the line, and the record
 //! of a refusal.
 
-use super::gate::Locked;
-use super::port::Ticket;
-use super::stage::Settled;
+use std::borrow::Cow;
+
+use super::gate::{InForce, Locked};
+use super::port::{JournalFault, Ticket};
+use super::stage::{Ruled, Settled, denied};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::{Body, OutcomeEntry, Receipt, ReceiptParts};
 use crate::model::{
-    Access, Action, Amounts, Call, Decision, Digest, Evidence, Happened, KINDS, Kind, Obligation, OnCrash, Outcome,
-    Reason, ReasonCode, Status, Timestamp,
+    Access, Action, Amounts, Call, CodeGrant, Decision, Digest, Evidence, Happened, KINDS, Kind, Obligation, OnCrash,
+    Outcome, Reason, ReasonCode, Status, Timestamp,
 };
+use crate::pdp::within_bounds;
 
 impl Gate {
     /// Settles the reservation and hands the outcome to the journal.
     pub(super) fn settle(&self, work: Durable<Reserved>, outcome: &Outcome) -> Settled {
         let Durable { inner, intent } = work;
-        let decision = inner.permit.decision().clone();
         let used = used(inner.reservation.held(), outcome);
         let now = self.ports.clock.now();
-        let policy = self.policy();
+        let decision = inner.permit.decision();
         let parts = ReceiptParts {
             call: &inner.call,
-            decision: &decision,
-            policy: &policy.policy().id,
+            decision,
+            policy: &inner.force.policy.policy().id,
             intent: Some(intent),
             approval: inner.approval.as_deref(),
             status: Some(outcome.status),
@@ -32,21 +34,28 @@ impl Gate {
         };
         // Signed outside the critical section: the receipt does not depend on its place in the chain.
         let receipt = Receipt::sign(&parts, &self.ports.key);
-        let ticket = match self.lock() {
-            Err(reason) => Ticket::Ready(Err(super::port::JournalFault(reason.detail))),
-            Ok(mut locked) => {
-                let posted =
-                    locked.state.ledger.settle(inner.reservation.id(), used).map_or(used, |settled| settled.posted);
-                let labels = labels(&decision, outcome);
-                let happened = happened(outcome.status, inner.approval.is_some());
-                let evidence = self.evidence(&locked, &inner.call, &decision, happened, inner.input, now);
-                let call = inner.call.id.clone();
-                let entry = OutcomeEntry { call, posted, labels, evidence, receipt: receipt.clone() };
-                locked.state.ended(&entry);
-                self.write(&mut locked, Body::Outcome(Box::new(entry))).1
-            }
+        let ticket = self.end(&inner, used, outcome, &receipt, now);
+        Settled { decision: inner.permit.into_decision(), call: inner.call, receipt, ticket }
+    }
+
+    /// Posts what was used and writes the outcome, in one critical section.
+    fn end(&self, work: &Reserved, used: Amounts, outcome: &Outcome, receipt: &Receipt, now: Timestamp) -> Ticket {
+        let mut locked = match self.lock() {
+            Ok(locked) => locked,
+            Err(reason) => return Ticket::Ready(Err(JournalFault(reason.detail))),
         };
-        Settled { call: inner.call, decision, receipt, ticket }
+        let Some(settled) = locked.state.ledger.settle(work.reservation.id(), used) else {
+            // Work of another gate: an outcome without an intent would make this journal unreadable.
+            return Ticket::Ready(Err(JournalFault("this gate holds nothing for the call".into())));
+        };
+        let labels = labels(work.permit.decision(), outcome);
+        let happened = happened(outcome.status, work.approval.is_some());
+        let seen = Seen { decision: work.permit.decision(), force: &work.force, happened, input: work.input, now };
+        let evidence = evidence(&locked, &work.call, &seen);
+        let (call, posted, receipt) = (work.call.id.clone(), settled.posted, receipt.clone());
+        let entry = OutcomeEntry { call, posted, labels, evidence, receipt };
+        locked.state.ended(&entry);
+        self.write(&mut locked, Body::Outcome(Box::new(entry))).1
     }
 
     /// Waits until the outcome is durable and answers.
@@ -55,7 +64,7 @@ impl Gate {
         match ticket.wait() {
             Ok(()) => {
                 let denial = stopped(&call, &decision, &outcome);
-                Answer { call: call.id, decision, outcome: Some(outcome), receipt: Some(receipt), denial }
+                Answer { call: call.id.clone(), decision, outcome: Some(outcome), receipt: Some(receipt), denial }
             }
             Err(fault) => {
                 let reason = self.fail(&fault);
@@ -67,19 +76,31 @@ impl Gate {
     }
 
     /// Records a refusal and answers it.
-    pub(super) fn refuse(&self, mut call: Call, decision: Decision, approval: Option<String>) -> Box<Answer> {
-        let now = self.ports.clock.now();
-        if decision.reason.code == ReasonCode::DuplicateCall {
+    pub(super) fn refuse(&self, call: &Call, ruled: &Ruled, approval: Option<&str>) -> Box<Answer> {
+        let mut call = recordable(call);
+        if ruled.decision.reason.code == ReasonCode::DuplicateCall {
             // The id belongs to the call that is already on record; this refusal gets one of its own.
-            call.id = self.fresh_id(&call.id);
+            call.to_mut().id = self.fresh_id(&call.id);
         }
-        let policy = self.policy();
+        loop {
+            match self.try_refuse(&call, ruled, approval) {
+                Ok(answer) => return answer,
+                Err(Taken) => call.to_mut().id = self.fresh_id(&call.id),
+            }
+        }
+    }
+
+    /// Records a refusal unless another call has taken the id since it was decided: an entry under
+    /// its id would end that call's reservation when the journal is read back.
+    fn try_refuse(&self, call: &Call, ruled: &Ruled, approval: Option<&str>) -> Result<Box<Answer>, Taken> {
+        let Ruled { decision, force } = ruled;
+        let now = self.ports.clock.now();
         let parts = ReceiptParts {
-            call: &call,
-            decision: &decision,
-            policy: &policy.policy().id,
+            call,
+            decision,
+            policy: &force.policy.policy().id,
             intent: None,
-            approval: approval.as_deref(),
+            approval,
             status: None,
             usage: Amounts::ZERO,
             result: None,
@@ -87,73 +108,91 @@ impl Gate {
         };
         let receipt = Receipt::sign(&parts, &self.ports.key);
         let ticket = match self.lock() {
-            Err(reason) => return self.unrecorded(&call, reason),
+            Err(reason) => return Ok(self.unrecorded(call, reason)),
+            Ok(locked) if locked.state.ledger.is_used(&call.id) => return Err(Taken),
             Ok(mut locked) => {
+                locked.state.ledger.refuse(&call.id);
                 let exhausted = decision.reason.code == ReasonCode::BudgetExhausted;
                 let happened = if exhausted { Happened::Exhausted } else { Happened::Denied };
-                let input = locked.state.sessions.get(&call.subject.session).and_then(|session| session.last);
+                let input = locked.state.session(&call.subject).and_then(|session| session.last);
                 let input = input.unwrap_or(Digest::ZERO);
-                let evidence = self.evidence(&locked, &call, &decision, happened, input, now);
-                let id = call.id.clone();
-                let (posted, labels) = (Amounts::ZERO, Vec::new());
+                let evidence = evidence(&locked, call, &Seen { decision, force, happened, input, now });
+                let (id, posted, labels) = (call.id.clone(), Amounts::ZERO, Vec::new());
                 let entry = OutcomeEntry { call: id, posted, labels, evidence, receipt: receipt.clone() };
                 locked.state.ended(&entry);
                 self.write(&mut locked, Body::Outcome(Box::new(entry))).1
             }
         };
-        match ticket.wait() {
+        Ok(match ticket.wait() {
             Ok(()) => {
-                let denial = Some(decision.reason.denial(&what(&call)));
-                Box::new(Answer { call: call.id, decision, outcome: None, receipt: Some(receipt), denial })
+                let denial = Some(decision.reason.denial(&what(call)));
+                let (call, decision) = (call.id.clone(), decision.clone());
+                Box::new(Answer { call, decision, outcome: None, receipt: Some(receipt), denial })
             }
             Err(fault) => {
                 let reason = self.fail(&fault);
-                self.unrecorded(&call, reason)
+                self.unrecorded(call, reason)
             }
-        }
+        })
     }
 
     /// The answer when even the refusal cannot be recorded: deny, without a receipt.
     pub(super) fn unrecorded(&self, call: &Call, reason: Reason) -> Box<Answer> {
         let denial = Some(reason.denial(&what(call)));
-        let decision = Decision {
-            effect: crate::model::Effect::Deny,
-            reason,
-            obligations: Vec::new(),
-            reserve: Amounts::ZERO,
-            grant: None,
-            policy: self.policy().policy().digest,
-        };
+        let decision = denied(reason, self.policy().policy().digest);
         Box::new(Answer { call: call.id.clone(), decision, outcome: None, receipt: None, denial })
     }
+}
 
-    fn evidence(
-        &self,
-        locked: &Locked<'_>,
-        call: &Call,
-        decision: &Decision,
-        happened: Happened,
-        input_digest: Digest,
-        at: Timestamp,
-    ) -> Evidence {
-        let session = locked.state.sessions.get(&call.subject.session);
-        let writes = |grant: &crate::model::CodeGrant| grant.files.iter().any(|file| file.access == Access::Write);
-        Evidence {
-            session: call.subject.session.clone(),
-            at,
-            action: call.action,
-            effect: matches!(call.action, Action::ToolCall | Action::CodeRun).then(|| self.policy().effect_class(call)),
-            resource: call.resource.name.clone(),
-            happened,
-            labels: session.map(|session| session.labels.iter().cloned().collect()).unwrap_or_default(),
-            action_digest: call.digest(),
-            input_digest,
-            delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
-            protected_path: decision.reason.code == ReasonCode::ProtectedPath,
-            earlier_state: decision.grant.as_ref().is_some_and(writes),
-            traceable: happened != Happened::Unknown,
-        }
+/// Another call has the id.
+struct Taken;
+
+/// What evidence says besides the call.
+struct Seen<'a> {
+    decision: &'a Decision,
+    force: &'a InForce,
+    happened: Happened,
+    input: Digest,
+    now: Timestamp,
+}
+
+fn evidence(locked: &Locked<'_>, call: &Call, seen: &Seen<'_>) -> Evidence {
+    let session = locked.state.session(&call.subject);
+    let writes = |grant: &CodeGrant| grant.files.iter().any(|file| file.access == Access::Write);
+    let classed = matches!(call.action, Action::ToolCall | Action::CodeRun);
+    Evidence {
+        session: call.subject.session.clone(),
+        at: seen.now,
+        action: call.action,
+        effect: classed.then(|| seen.force.policy.effect_class(call)),
+        resource: call.resource.name.clone(),
+        happened: seen.happened,
+        labels: session.map(|session| session.labels.iter().cloned().collect()).unwrap_or_default(),
+        action_digest: call.digest(),
+        input_digest: seen.input,
+        delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
+        protected_path: seen.decision.reason.code == ReasonCode::ProtectedPath,
+        earlier_state: seen.decision.grant.as_ref().is_some_and(writes),
+        traceable: seen.happened != Happened::Unknown,
     }
+}
+
+/// `call` as it can be written down: arguments beyond every bound are left out of a refusal, so that
+/// their digest cannot exhaust the stack.
+fn recordable(call: &Call) -> Cow<'_, Call> {
+    if within_bounds(&call.args) {
+        return Cow::Borrowed(call);
+    }
+    let Call { id, subject, action, resource, args: _, parent, surface } = call;
+    Cow::Owned(Call {
+        id: id.clone(),
+        subject: subject.clone(),
+        action: *action,
+        resource: resource.clone(),
+        args: serde_json::Map::new(),
+        parent: parent.clone(),
+        surface: surface.clone(),
+    })
 }
 
 /// What to post: what was reported, except where only the gate can know or nobody does.
@@ -165,8 +204,10 @@ fn used(held: Amounts, outcome: &Outcome) -> Amounts {
             // Calls are counted by the gate and happened, whatever the host says of them.
             (Kind::Calls | Kind::ToolCalls, ..) => held.of(row.kind),
             (_, OnCrash::Spent, Status::Unknown) => held.of(row.kind).max(reported),
-            // A paid amount that nobody reported is taken at the worst case.
-            (_, OnCrash::Spent, Status::Done | Status::Failed) if reported == 0 => held.of(row.kind),
+            // It never started, so that nothing was paid unless it says so.
+            (_, _, Status::Broken) => reported,
+            // A paid amount that nobody reported is taken at the worst case, however it ended.
+            (_, OnCrash::Spent, _) if reported == 0 => held.of(row.kind),
             _ => reported,
         };
         used.set(row.kind, amount);
@@ -174,12 +215,15 @@ fn used(held: Amounts, outcome: &Outcome) -> Amounts {
     used
 }
 
+/// What a call that ran shows. One that a limit stopped has run, too: counted as refused, whatever an
+/// agent does in programs that it lets run into a limit would never be seen.
 const fn happened(status: Status, approved: bool) -> Happened {
     match status {
-        Status::Exhausted => Happened::Exhausted,
         Status::Unknown => Happened::Unknown,
-        Status::Done | Status::Failed | Status::Denied | Status::Broken if approved => Happened::Approved,
-        Status::Done | Status::Failed | Status::Denied | Status::Broken => Happened::Executed,
+        Status::Done | Status::Failed | Status::Denied | Status::Broken | Status::Exhausted if approved => {
+            Happened::Approved
+        }
+        Status::Done | Status::Failed | Status::Denied | Status::Broken | Status::Exhausted => Happened::Executed,
     }
 }
 

@@ -6,12 +6,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use super::port::{Approver, Clock, Journal, JournalFault, Ticket};
+use super::port::{Approver, Clock, Head, Journal, JournalFault, Ticket};
+use super::stage::denied;
 use super::state::State;
-use crate::audit::{Bad, Body, Key, Receipt, verify};
+use crate::audit::{Bad, Body, Key, Reading, Receipt};
 use crate::ledger::{AccountId, Balance, Limit, Tier};
-use crate::model::{Call, CallId, Digest, Evidence, Happened, Millis, Name, Reason, ReasonCode, Timestamp};
-use crate::pdp::{Compiled, Trace, explain};
+use crate::model::{
+    Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject, Timestamp,
+};
+use crate::pdp::{Compiled, Facts, Trace, explain};
 use crate::pip;
 use crate::policy::Scope;
 use crate::risk::FactorScore;
@@ -35,11 +38,16 @@ pub(super) struct Ports {
     pub key: Key,
 }
 
-/// The policy in force with the limits that it sets.
-struct InForce {
-    policy: Arc<Compiled>,
-    limits: Arc<Vec<Limit>>,
+/// The policy in force with the limits that it sets. Changed only inside the critical section, so
+/// that the journal's order of policies and intents is the order in which they counted.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub policy: Arc<Compiled>,
+    pub limits: Arc<Vec<Limit>>,
 }
+
+/// What every caller is told once the journal has failed.
+const CLOSED: &str = "the journal cannot be written, and nothing runs without a durable record";
 
 /// The gate. Share it by reference; every operation may be called from any thread.
 pub struct Gate {
@@ -75,19 +83,36 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Evaluates without holding, recording or running anything.
+    /// Evaluates without holding, recording or running anything: what [`Gate::admit`] would say now,
+    /// except that a person is not asked and the id is not looked at.
     #[must_use]
     pub fn evaluate(&self, call: &Call) -> Trace {
-        let policy = self.policy();
-        let facts = match self.lock() {
-            Ok(locked) => {
-                let in_force = self.limits();
-                let limits = locked.state.raised(&in_force, &AccountId::path(&call.subject));
-                pip::gather(&locked.state.ledger, locked.state.sessions.get(&call.subject.session), &limits, call)
+        let (force, facts) = match self.lock() {
+            Ok(locked) => (self.force(), self.gathered(&locked, &call.subject)),
+            Err(reason) => {
+                // A closed gate denies everything, and says so to whoever only asks.
+                let decision = denied(reason, self.policy().policy().digest);
+                return Trace { steps: Vec::new(), decision, allowed: String::new() };
             }
-            Err(_) => crate::pdp::Facts { remaining: crate::model::Amounts::ZERO, ..crate::pdp::Facts::fresh() },
         };
-        explain(&policy, &facts, call)
+        let mut trace = explain(&force.policy, &facts, call);
+        if let Some(reason) = beyond(&trace.decision, &facts) {
+            trace.decision = Decision { effect: Effect::Deny, reason, ..trace.decision };
+        }
+        trace
+    }
+
+    /// What a decision on a call of `subject` would read now: its session's labels, what is left of
+    /// its budgets, how many calls ran since a person approved one. `None` when the gate is closed.
+    #[must_use]
+    pub fn facts(&self, subject: &Subject) -> Option<Facts> {
+        self.lock().ok().map(|locked| self.gathered(&locked, subject))
+    }
+
+    fn gathered(&self, locked: &Locked<'_>, subject: &Subject) -> Facts {
+        let force = self.force();
+        let limits = locked.state.raised(&force.limits, &AccountId::path(subject));
+        pip::gather(&locked.state.ledger, locked.state.session(subject), &limits, subject)
     }
 
     /// Every account with what it has posted and pending.
@@ -120,12 +145,14 @@ impl Gate {
     /// Puts another policy into force. Calls in flight keep the decision that they have.
     ///
     /// # Errors
-    /// The journal could not record it; the old policy stays.
+    /// The journal could not record it; the gate is closed then and denies everything.
     pub fn reload(&self, policy: Arc<Compiled>) -> Result<(), GateFault> {
-        self.announce(&policy)?;
-        let mut force = self.force.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *force = Arc::new(in_force(policy));
-        Ok(())
+        let next = Arc::new(in_force(policy));
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let ticket = self.announce(&mut locked, &next.policy);
+        *self.force.write().unwrap_or_else(std::sync::PoisonError::into_inner) = next;
+        drop(locked);
+        self.wait(ticket)
     }
 
     /// Journal entries so far.
@@ -144,7 +171,7 @@ impl Gate {
     #[must_use]
     pub fn receipts(&self, session: Option<&Name>, limit: usize) -> Vec<Receipt> {
         let Ok(locked) = self.lock() else { return Vec::new() };
-        let of_session = |receipt: &&Receipt| session.is_none_or(|session| &receipt.action.requester_context.session == session);
+        let of_session = |receipt: &&Receipt| session.is_none_or(|session| receipt.session() == session);
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 
@@ -162,20 +189,25 @@ impl Gate {
         }
     }
 
-    /// Hands an entry to the journal, in the order of the chain.
+    /// Hands an entry to the journal, in the order of the chain. After a failure that is known at once
+    /// the gate is closed before anyone else can enter: no entry may follow a gap.
     pub(super) fn write(&self, locked: &mut Locked<'_>, body: Body) -> (Digest, Ticket) {
         let sealed = locked.state.chain.append(self.ports.clock.now(), body);
-        (sealed.hash, self.ports.journal.append(sealed))
+        let hash = sealed.hash;
+        let ticket = self.ports.journal.append(sealed);
+        if let Ticket::Ready(Err(_)) = &ticket {
+            locked.state.failed = Some(CLOSED.to_owned());
+        }
+        (hash, ticket)
     }
 
     /// Closes the gate for good: the journal has failed.
     pub(super) fn fail(&self, fault: &JournalFault) -> Reason {
         tracing::error!(fault = %fault, "the journal failed; every call is denied from now on");
-        let detail = "the journal cannot be written, and nothing runs without a durable record".to_owned();
         if let Ok(mut state) = self.state.lock() {
-            state.failed = Some(detail.clone());
+            state.failed = Some(CLOSED.to_owned());
         }
-        Reason::new(ReasonCode::JournalFailed, detail)
+        Reason::new(ReasonCode::JournalFailed, CLOSED)
     }
 
     /// An id for a refusal whose call's own id is taken.
@@ -191,58 +223,52 @@ impl Gate {
         self.policy().policy().code.as_ref().map_or(Millis(60_000), |code| code.limits.tool_ms)
     }
 
-    fn force(&self) -> Arc<InForce> {
+    pub(super) fn force(&self) -> Arc<InForce> {
         self.force.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Records the start: the key of a new journal, reservations that a crash left open, the policy.
     fn begin(&self) -> Result<(), GateFault> {
-        if self.entries() == 0 {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let mut tickets = Vec::new();
+        if locked.state.chain.count() == 0 {
             let key = self.ports.key.public().hex();
-            self.put(Body::Open { weir: env!("CARGO_PKG_VERSION").to_owned(), key })?;
+            let body = Body::Open { weir: env!("CARGO_PKG_VERSION").to_owned(), key };
+            tickets.push(self.write(&mut locked, body).1);
         }
-        self.expire_open()?;
-        self.announce(&self.policy())
+        tickets.extend(self.expire_open(&mut locked));
+        tickets.extend(self.announce(&mut locked, &self.policy()));
+        drop(locked);
+        tickets.into_iter().try_for_each(|ticket| self.wait(Some(ticket)))
     }
 
-    fn announce(&self, policy: &Compiled) -> Result<(), GateFault> {
+    /// Records that `policy` comes into force, unless it already is.
+    fn announce(&self, locked: &mut Locked<'_>, policy: &Compiled) -> Option<Ticket> {
         let (id, digest) = (policy.policy().id.clone(), policy.policy().digest);
-        let before = self.lock().ok().and_then(|locked| locked.state.policy);
-        if before == Some(digest) {
-            return Ok(());
-        }
-        self.put(Body::Policy { id, digest, before })?;
-        if let Ok(mut locked) = self.lock() {
-            locked.state.policy = Some(digest);
-        }
-        Ok(())
+        let before = locked.state.policy.replace(digest);
+        (before != Some(digest)).then(|| self.write(locked, Body::Policy { id, digest, before }).1)
     }
 
     /// Ends every reservation that has no outcome: paid kinds count as spent.
-    fn expire_open(&self) -> Result<(), GateFault> {
-        let open: Vec<_> = match self.lock() {
-            Ok(locked) => locked.state.ledger.open().cloned().collect(),
-            Err(_) => Vec::new(),
-        };
-        for id in open {
-            let Ok(mut locked) = self.lock() else { break };
-            let Some(call) = locked.state.open.get(&id).cloned() else { continue };
-            let Some(settled) = locked.state.ledger.expire(&id) else { continue };
+    fn expire_open(&self, locked: &mut Locked<'_>) -> Vec<Ticket> {
+        let open: Vec<_> = locked.state.open.values().cloned().collect();
+        let mut tickets = Vec::new();
+        for call in open {
+            let Some(settled) = locked.state.ledger.expire(&call.id) else { continue };
             let evidence = unknown(&call, self.ports.clock.now());
-            locked.state.expired(&id, &evidence);
-            let body = Body::Expire { call: id, posted: settled.posted, evidence };
-            let (_, ticket) = self.write(&mut locked, body);
-            drop(locked);
-            ticket.wait()?;
+            locked.state.expired(&call.id, &evidence);
+            let body = Body::Expire { call: call.id, posted: settled.posted, evidence };
+            tickets.push(self.write(locked, body).1);
         }
-        Ok(())
+        tickets
     }
 
-    fn put(&self, body: Body) -> Result<(), GateFault> {
-        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
-        let (_, ticket) = self.write(&mut locked, body);
-        drop(locked);
-        Ok(ticket.wait()?)
+    fn wait(&self, ticket: Option<Ticket>) -> Result<(), GateFault> {
+        let Some(ticket) = ticket else { return Ok(()) };
+        ticket.wait().map_err(|fault| {
+            self.fail(&fault);
+            fault.into()
+        })
     }
 }
 
@@ -273,15 +299,42 @@ fn in_force(policy: Arc<Compiled>) -> InForce {
 }
 
 /// The state that the journal's entries give, every one of them verified.
+///
+/// A signed head vouches for all receipts at once; without one each is checked. A head without
+/// entries is a journal whose entries are gone, not a new one.
 fn replayed(ports: &Ports) -> Result<State, GateFault> {
-    let mut texts = Vec::new();
-    let head = ports.journal.replay(&mut |text| texts.push(text))?;
-    let mut state = State::default();
-    if texts.is_empty() {
-        return Ok(state);
+    let key = ports.key.public();
+    match fold(ports, Reading::replaying(&key))? {
+        (state, Some(_)) => Ok(state?),
+        (_, None) => Ok(fold(ports, Reading::auditing(&key))?.0?),
     }
-    verify(texts.into_iter(), head.as_ref(), &ports.key.public(), |entry| state.replay(entry))?;
-    Ok(state)
+}
+
+/// What one reading of the journal gives, and its signed head.
+fn fold(ports: &Ports, mut reading: Reading<'_>) -> Result<(Result<State, Bad>, Option<Head>), GateFault> {
+    let mut state = State::default();
+    let mut fault = None;
+    let head = ports.journal.replay(&mut |text| {
+        if let Some(entry) = reading.add(text)
+            && fault.is_none()
+            && let Err(wrong) = state.replay(&entry)
+        {
+            fault = Some(Bad { seq: entry.seq, text: wrong.to_string() });
+        }
+    })?;
+    let folded = reading.finish(head.as_ref()).and_then(|verified| {
+        state.chain = verified.chain;
+        fault.map_or(Ok(state), Err)
+    });
+    Ok((folded, head))
+}
+
+/// Why the budgets cannot hold what `decision` would reserve, when they cannot.
+fn beyond(decision: &Decision, facts: &Facts) -> Option<Reason> {
+    let (kind, wanted) = decision.reserve.iter().find(|(kind, wanted)| *wanted > facts.left(*kind))?;
+    let (left, row) = (facts.left(kind), kind.row());
+    let detail = format!("the budgets of {} have {left} {} left and this needs {wanted}", row.name, row.unit);
+    Some(Reason::new(ReasonCode::BudgetExhausted, detail))
 }
 
 /// What a call showed whose outcome nobody knows.

@@ -5,11 +5,12 @@
 //! step does not compile. Nothing else stands in this file.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::nest::Nest;
 use super::port::{Executor, ToolHost};
 use super::{Answer, Durable, Gate, Reserved};
-use crate::model::{Call, GuestError, Outcome, Status};
+use crate::model::{Call, GuestError, Outcome, Reason, ReasonCode, Status};
 
 impl Gate {
     /// The whole line for a call that the gate runs itself: never an error, never a panic.
@@ -28,8 +29,9 @@ impl Gate {
     /// # Errors
     /// The answer, when the call was refused; the refusal is on record.
     pub fn admit(&self, call: Call) -> Result<Durable<Reserved>, Box<Answer>> {
-        let intended = self.decide_and_reserve(call)?;
-        self.durable(intended)
+        let call = Arc::new(call);
+        let first = || self.decide_and_reserve(&call).and_then(|intended| self.durable(intended));
+        catch_unwind(AssertUnwindSafe(first)).unwrap_or_else(|_| Err(self.unrecorded(&call, broke())))
     }
 
     /// The middle: run what is durable. A panic of the executor is an outcome, not a crash.
@@ -45,7 +47,16 @@ impl Gate {
     /// The second half: settle, record the outcome with its receipt, score, answer.
     #[must_use]
     pub fn complete(&self, work: Durable<Reserved>, outcome: Outcome) -> Answer {
-        let settled = self.settle(work, &outcome);
-        self.record(settled, outcome)
+        let call = work.inner.call.clone();
+        let second = || {
+            let settled = self.settle(work, &outcome);
+            self.record(settled, outcome)
+        };
+        catch_unwind(AssertUnwindSafe(second)).unwrap_or_else(|_| *self.unrecorded(&call, broke()))
     }
+}
+
+/// A panic of a port or of the gate itself: whatever was held stays held.
+fn broke() -> Reason {
+    Reason::new(ReasonCode::Internal, "the gate failed on this call and refused it")
 }

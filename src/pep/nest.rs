@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use super::port::{Executor, Inner, ToolHost, ToolSpec};
+use super::stage::Ruled;
 use super::{Answer, Durable, Gate, Reserved};
 use crate::model::{Action, Call, Millis, Name, Outcome, Reason, ReasonCode, Resource, Status};
 
@@ -24,25 +25,36 @@ impl<'a> Nest<'a> {
         Self { gate, parent, host, count: AtomicU64::new(0) }
     }
 
-    fn call_of(&self, action: Action, resource: &str, args: Map<String, Value>) -> Result<Call, Reason> {
-        let malformed = |detail: &str| Reason::new(ReasonCode::Malformed, detail);
+    /// The call that was asked for, and what is wrong with it as a call.
+    fn call_of(&self, action: Action, resource: &str, args: Map<String, Value>) -> (Call, Option<Reason>) {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let id = Name::new(format!("{}.{number}", self.parent.id)).map_err(|_| malformed("calls nest too deeply"))?;
-        let name = Name::new(resource).map_err(|fault| malformed(&fault.to_string()))?;
-        let surface = Name::new("sandbox").map_err(|fault| malformed(&fault.to_string()))?;
+        let id = Name::new(format!("{}.{number}", self.parent.id));
+        let id = id.unwrap_or_else(|_| self.gate.fresh_id(&self.parent.id));
+        let (name, fault) = match Name::new(resource) {
+            Ok(name) => (name, None),
+            Err(fault) => (self.legible(resource), Some(Reason::new(ReasonCode::Malformed, fault.to_string()))),
+        };
+        let surface = Name::new("sandbox").unwrap_or_else(|_| self.parent.surface.clone());
         let subject = self.parent.subject.clone();
         let parent = Some(self.parent.id.clone());
-        Ok(Call { id, subject, action, resource: Resource::named(name), args, parent, surface })
+        (Call { id, subject, action, resource: Resource::named(name), args, parent, surface }, fault)
+    }
+
+    /// The nearest name to `text`, so that an attempt on a thing that cannot exist is on record.
+    fn legible(&self, text: &str) -> Name {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-:/@".contains(c) { c } else { '_' };
+        let name: String = text.chars().take(64).map(plain).collect();
+        Name::new(format!("_{name}")).unwrap_or_else(|_| self.parent.surface.clone())
     }
 }
 
 impl Inner for Nest<'_> {
     fn call(&self, action: Action, resource: &str, args: Map<String, Value>) -> Answer {
         match self.call_of(action, resource, args) {
-            Ok(call) => {
+            (call, None) => {
                 self.gate.handle(call, &HostTool { host: self.host, deadline: self.gate.tool_deadline() }, self.host)
             }
-            Err(reason) => *self.gate.unrecorded(self.parent, reason),
+            (call, Some(reason)) => *self.gate.refuse(&call, &Ruled::deny(reason, self.gate.force()), None),
         }
     }
 

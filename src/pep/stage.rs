@@ -1,20 +1,45 @@
 //! The values between the steps of the line. Each is made in one place only, so that a skipped step
 //! does not compile.
 
+use std::sync::Arc;
+
+use super::gate::InForce;
 use super::port::Ticket;
 use crate::audit::Receipt;
 use crate::ledger::Reservation;
-use crate::model::{Call, CodeGrant, Decision, Digest};
+use crate::model::{Amounts, Call, CodeGrant, Decision, Digest, Effect, Reason};
 use crate::pdp::Permit;
 
 /// A call that was allowed and whose amounts are held.
 #[derive(Debug)]
 pub struct Reserved {
-    pub(super) call: Call,
+    pub(super) call: Arc<Call>,
     pub(super) permit: Permit,
     pub(super) reservation: Reservation,
     pub(super) approval: Option<String>,
     pub(super) input: Digest,
+    /// The policy that decided, which another may have replaced since.
+    pub(super) force: Arc<InForce>,
+}
+
+/// A decision together with the policy that made it.
+#[derive(Debug)]
+pub(super) struct Ruled {
+    pub decision: Decision,
+    pub force: Arc<InForce>,
+}
+
+impl Ruled {
+    /// A refusal by the gate itself under the policy `force`.
+    pub fn deny(reason: Reason, force: Arc<InForce>) -> Self {
+        Self { decision: denied(reason, force.policy.policy().digest), force }
+    }
+}
+
+/// A decision that only denies.
+pub(super) const fn denied(reason: Reason, policy: Digest) -> Decision {
+    let (effect, reserve) = (Effect::Deny, Amounts::ZERO);
+    Decision { effect, reason, obligations: Vec::new(), reserve, grant: None, policy }
 }
 
 /// A reserved call whose intent has been handed to the journal and is not yet durable.
@@ -35,7 +60,7 @@ pub struct Durable<T> {
 /// A call whose amounts are settled and whose outcome has been handed to the journal.
 #[derive(Debug)]
 pub(super) struct Settled {
-    pub call: Call,
+    pub call: Arc<Call>,
     pub decision: Decision,
     pub receipt: Receipt,
     pub ticket: Ticket,
@@ -44,7 +69,7 @@ pub(super) struct Settled {
 impl Durable<Reserved> {
     /// The call, exactly as it was decided.
     #[must_use]
-    pub const fn call(&self) -> &Call {
+    pub fn call(&self) -> &Call {
         &self.inner.call
     }
 

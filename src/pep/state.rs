@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
-use crate::ledger::{AccountId, Ledger, Limit};
-use crate::model::{Call, CallId, Digest, Evidence, Name, canonical};
+use crate::ledger::{AccountId, Ledger, Limit, ReplayFault};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Subject};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
@@ -21,7 +21,8 @@ pub(super) struct State {
     pub chain: Chain,
     pub ledger: Ledger,
     pub posterior: Posterior,
-    pub sessions: BTreeMap<Name, Session>,
+    /// By account, so that two agents which use one name for a session share neither labels nor consent.
+    pub sessions: BTreeMap<AccountId, Session>,
     /// Tranches that a person granted at a cap: (budget, account) -> amount beyond the limit.
     pub raised: BTreeMap<(String, String), u64>,
     /// Calls with an intent and no outcome yet, without their arguments.
@@ -34,44 +35,56 @@ pub(super) struct State {
 
 impl State {
     /// Folds one entry that was read back.
-    pub fn replay(&mut self, entry: &Entry) {
-        self.chain = Chain::after(entry.seq, Digest::of(canonical(entry).as_bytes()), entry.at);
+    ///
+    /// # Errors
+    /// The ledger cannot take it: it holds an id twice, or ends what nothing holds.
+    pub fn replay(&mut self, entry: &Entry) -> Result<(), ReplayFault> {
         match &entry.body {
             Body::Open { .. } | Body::Checkpoint { .. } => {}
             Body::Policy { digest, .. } => self.policy = Some(*digest),
             Body::Intent { call, held, approval, .. } => {
-                let _ = self.ledger.replay_intent(&call.id, &call.subject, *held);
+                self.ledger.replay_intent(&call.id, &call.subject, *held)?;
                 self.admitted(call, approval.is_some());
             }
-            Body::Raise { budget, account, by, .. } => self.raise(budget, account, *by),
+            Body::Raise { budget, account, by, .. } => self.raise(budget, account, by),
             Body::Outcome(outcome) => {
-                let _ = self.ledger.replay_outcome(&outcome.call, outcome.posted);
+                self.ledger.replay_outcome(&outcome.call, outcome.posted)?;
                 self.ended(outcome);
             }
             Body::Expire { call, posted, evidence } => {
-                let _ = self.ledger.replay_outcome(call, *posted);
+                self.ledger.replay_outcome(call, *posted)?;
                 self.expired(call, evidence);
             }
         }
+        Ok(())
     }
 
     /// Notes that a call was admitted; its amounts are held already.
     pub fn admitted(&mut self, call: &Call, approved: bool) {
-        self.sessions.entry(call.subject.session.clone()).or_default().admit(approved);
+        self.sessions.entry(session_of(&call.subject)).or_default().admit(approved);
         let bare = Call { args: serde_json::Map::new(), ..call.clone() };
         self.open.insert(call.id.clone(), bare);
     }
 
     /// Notes that a call ended with an unknown outcome; its amounts are posted already.
     pub fn expired(&mut self, call: &CallId, evidence: &Evidence) {
-        self.open.remove(call);
-        self.observe(evidence, &[]);
+        if let Some(call) = self.open.remove(call) {
+            self.observe(session_of(&call.subject), evidence, &[]);
+        }
     }
 
     /// Notes that a call has ended; its amounts are settled already.
     pub fn ended(&mut self, outcome: &OutcomeEntry) {
         self.open.remove(&outcome.call);
-        self.observe(&outcome.evidence, &outcome.labels);
+        let asked = &outcome.receipt.action.requester_context;
+        let subject = Subject {
+            org: asked.organisation.clone(),
+            agent: asked.agent.clone(),
+            session: asked.session.clone(),
+            run: asked.scope.clone(),
+            delegation: Vec::new(),
+        };
+        self.observe(session_of(&subject), &outcome.evidence, &outcome.labels);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
@@ -79,15 +92,20 @@ impl State {
     }
 
     /// Adds what a call showed to its session and to the scores.
-    fn observe(&mut self, evidence: &Evidence, labels: &[String]) {
-        self.sessions.entry(evidence.session.clone()).or_default().observe(evidence, labels);
+    fn observe(&mut self, session: AccountId, evidence: &Evidence, labels: &[String]) {
+        self.sessions.entry(session).or_default().observe(evidence, labels);
         self.posterior.observe(evidence);
     }
 
-    /// Adds a tranche to a budget of an account.
-    pub fn raise(&mut self, budget: &str, account: &str, by: u64) {
+    /// What is remembered of the session of `subject`.
+    pub fn session(&self, subject: &Subject) -> Option<&Session> {
+        self.sessions.get(&session_of(subject))
+    }
+
+    /// Adds a tranche, which is of the budget's one kind, to a budget of an account.
+    pub fn raise(&mut self, budget: &str, account: &str, by: &Amounts) {
         let raised = self.raised.entry((budget.to_owned(), account.to_owned())).or_default();
-        *raised = raised.saturating_add(by);
+        *raised = by.iter().fold(*raised, |sum, (_, amount)| sum.saturating_add(amount));
     }
 
     /// `limits` with the tranches granted to the accounts in `path`.
@@ -99,4 +117,10 @@ impl State {
         let more = |limit: &Limit| self.raised.get(&(limit.id.clone(), account(limit))).copied().unwrap_or(0);
         limits.iter().map(|limit| Limit { limit: limit.limit.saturating_add(more(limit)), ..limit.clone() }).collect()
     }
+}
+
+/// The account of the session of `subject`.
+fn session_of(subject: &Subject) -> AccountId {
+    let [_, _, session, _] = AccountId::path(subject);
+    session
 }

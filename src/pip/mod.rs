@@ -1,23 +1,24 @@
-//! The policy information point (PIP): gathers the facts that a decision reads.
+//! The policy information point (PIP): gathers the facts that a decision reads, and says what a
+//! policy permits at most.
 //!
 //! It reads state and never changes it, and it decides nothing.
 
+mod permitted;
 mod session;
 
+pub use permitted::permitted;
 pub use session::Session;
 
 use crate::ledger::{Ledger, Limit};
-use crate::model::Call;
+use crate::model::Subject;
 use crate::pdp::Facts;
 
-/// The facts about the subject of `call`, now.
+/// The facts about `subject`, now.
 #[must_use]
-pub fn gather(ledger: &Ledger, session: Option<&Session>, limits: &[Limit], call: &Call) -> Facts {
-    let remaining = ledger.remaining(&call.subject, limits);
+pub fn gather(ledger: &Ledger, session: Option<&Session>, limits: &[Limit], subject: &Subject) -> Facts {
+    let remaining = ledger.remaining(subject, limits);
     match session {
         Some(session) => Facts { labels: session.labels.clone(), remaining, since_person: session.since_person },
         None => Facts { remaining, ..Facts::fresh() },
     }
 }
-
-pub fn permitted(_: &crate::policy::Policy) -> [Option<crate::model::Level>; 10] { todo!() }

@@ -23,7 +23,7 @@ impl Session {
 
     /// Adds what one call showed. Only `labels` of calls that ran may be given.
     pub fn observe(&mut self, evidence: &Evidence, labels: &[String]) {
-        if evidence.happened != Happened::Denied {
+        if !matches!(evidence.happened, Happened::Denied | Happened::Exhausted) {
             self.last = Some(evidence.action_digest);
         }
         for label in labels {

@@ -3,8 +3,24 @@
 //! `bytes -> TOML with spans -> Policy`, every fault at once with file and line. A [`Policy`] is
 //! immutable and identified by a digest. Evaluating one is `pdp`'s work, not this module's.
 
+mod answers;
+mod check;
+mod derive;
+mod import;
+mod parse;
+mod profile;
+mod profile_toml;
+mod protected;
+mod reader;
 mod types;
+mod write;
 
+pub use answers::answered_by_gate;
+pub use check::{LayerCoverage, Remark, Severity, ThreatCoverage, check, coverage};
+pub use derive::{FINAL_ANSWER, Options, derive};
+pub use import::{default_threat, import};
+pub use parse::parse;
+pub use profile::{Band, Certainty, LayerNote, Profile, Published};
 pub use types::{
     Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Memory, Peers, Pin, Policy, Provenance,
     Registry, Rule, Scope, Tool,

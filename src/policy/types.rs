@@ -41,6 +41,11 @@ pub struct Policy {
     pub protected_answers: Vec<ThreatId>,
     /// Rules in file order; order never matters to a decision.
     pub rules: Vec<Rule>,
+    /// Threats that the gate answers under any policy (`[policy] answers`); a closed list, see
+    /// [`super::answered_by_gate`].
+    pub answers: Vec<ThreatId>,
+    /// Threats that nothing here answers and that the operator accepts, each with the reason.
+    pub accepted: BTreeMap<ThreatId, String>,
 }
 
 /// The profile behind a derived policy, carried so that scores have a declared value.
@@ -54,6 +59,8 @@ pub struct Provenance {
     pub declared: Factors,
     /// Threats that the profile names, present or assumed; `check` wants a rule for each.
     pub threats: Vec<ThreatId>,
+    /// Those of `threats` that are taken as present without the profile being sure of them.
+    pub assumed: Vec<ThreatId>,
     /// CVSS v4.0 base vector, when the profile has one.
     pub cvss: Option<String>,
     /// AIVSS threat multiplier in hundredths, when the profile has one.
@@ -326,12 +333,3 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
-
-impl Policy {
-    /// Whether `text` points into a protected path.
-    #[must_use]
-    pub fn touches_protected(&self, text: &str) -> bool {
-        let _ = text;
-        false
-    }
-}

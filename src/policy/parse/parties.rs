@@ -1,0 +1,117 @@
+//! `[[registry]]`, `[peers]`, `[[budget]]` and `[protected]`.
+
+use std::collections::BTreeMap;
+
+use super::super::protected::is_pattern;
+use super::super::reader::{Fields, shown};
+use super::super::{Budget, Peers, Pin, Registry, Scope};
+use super::Unique;
+use crate::model::{Digest, Effect, KINDS, Kind, Limits, ThreatId};
+
+/// Words of [`Scope`].
+pub(in crate::policy) const SCOPES: [(&str, Scope); 4] =
+    [("org", Scope::Org), ("agent", Scope::Agent), ("session", Scope::Session), ("run", Scope::Run)];
+
+pub(super) fn registries(root: &Fields<'_, '_>) -> BTreeMap<String, Registry> {
+    let mut unique = Unique::new("the registry");
+    let mut registries = BTreeMap::new();
+    for fields in root.tables("registry", "[[registry]]") {
+        let name = fields.need_name("name");
+        let answers = fields.threats("answers");
+        let pins = read_pins(&fields);
+        fields.end();
+        if let Some(name) = name {
+            unique.check(&fields, name.value.as_str(), name.line);
+            let name = name.value.as_str().to_owned();
+            registries.insert(name.clone(), Registry { name, pins, answers });
+        }
+    }
+    registries
+}
+
+fn read_pins(registry: &Fields<'_, '_>) -> Vec<Pin> {
+    let mut unique = Unique::new("the pin");
+    let mut pins = Vec::new();
+    for fields in registry.tables("pin", "[[registry.pin]]") {
+        let name = fields.need_name("name");
+        let revision = fields.need_name("revision");
+        let digest = fields.text("digest").map(|text| {
+            let digest = Digest::parse(&text.value);
+            if digest.is_none() {
+                fields.fault(text.line, "`digest` is `sha256:` and 64 hexadecimal digits in lower case");
+            }
+            digest
+        });
+        fields.end();
+        if let (Some(name), Some(revision)) = (name, revision) {
+            if is_moving(revision.value.as_str()) {
+                let text = format!("`{}` moves; pin a version or a commit", revision.value);
+                fields.fault(revision.line, text);
+            }
+            unique.check(&fields, &format!("{}@{}", name.value, revision.value), name.line);
+            let (name, revision) = (name.value.as_str().to_owned(), revision.value.as_str().to_owned());
+            pins.push(Pin { name, revision, digest: digest.flatten() });
+        }
+    }
+    pins
+}
+
+/// Revisions that name whatever is newest.
+fn is_moving(revision: &str) -> bool {
+    ["latest", "main", "master", "head", "trunk", "dev"].iter().any(|word| revision.eq_ignore_ascii_case(word))
+}
+
+pub(super) fn peers(fields: &Fields<'_, '_>) -> Peers {
+    let names = fields.names("names").into_iter().map(|name| name.value).collect();
+    let depth = fields.whole("max_depth", 0..=Limits::DELEGATION as u64).unwrap_or(0);
+    let answers = fields.threats("answers");
+    fields.end();
+    Peers { names, max_depth: u8::try_from(depth).unwrap_or(0), answers }
+}
+
+pub(super) fn budgets(root: &Fields<'_, '_>) -> Vec<Budget> {
+    let kinds: Vec<(&'static str, Kind)> = KINDS.iter().map(|row| (row.name, row.kind)).collect();
+    let mut ids = Unique::new("the budget");
+    let mut accounts = Unique::new("a budget for");
+    let mut budgets = Vec::new();
+    for fields in root.tables("budget", "[[budget]]") {
+        let id = fields.need_name("id");
+        let scope = fields.need_word("scope", &SCOPES);
+        let kind = fields.need_word("kind", &kinds);
+        if !fields.has("limit") {
+            fields.missing("limit");
+        }
+        let limit = fields.whole("limit", 0..=i64::MAX as u64);
+        let at_cap = fields.word("at_cap", &[("deny", Effect::Deny), ("ask", Effect::Ask)]).unwrap_or(Effect::Deny);
+        let answers = fields.threats("answers");
+        let assumed = fields.flag("assumed").unwrap_or(false);
+        fields.end();
+        if let Some(id) = &id {
+            ids.check(&fields, id.value.as_str(), id.line);
+        }
+        if let (Some(id), Some(scope), Some(kind), Some(limit)) = (id, scope, kind, limit) {
+            let scope_word = SCOPES.iter().find(|(_, value)| *value == scope).map_or("", |(word, _)| *word);
+            accounts.check(&fields, &format!("{} per {scope_word}", kind.row().name), fields.line);
+            let id = id.value.as_str().to_owned();
+            budgets.push(Budget { id, scope, kind, limit, at_cap, answers, assumed, line: fields.line });
+        }
+    }
+    budgets
+}
+
+pub(super) fn protected(fields: &Fields<'_, '_>) -> (Vec<String>, Vec<ThreatId>) {
+    let mut unique = Unique::new("the path");
+    let mut paths = Vec::new();
+    for path in fields.texts("paths") {
+        unique.check(fields, &path.value, path.line);
+        if is_pattern(&path.value) {
+            paths.push(path.value);
+        } else {
+            let wanted = "`.ssh`, `.git/hooks` or `/etc/shadow`: no `~`, `.`, `..`, empty parts, spaces or quotes";
+            fields.fault(path.line, format!("`paths` holds paths such as {wanted}; not `{}`", shown(&path.value)));
+        }
+    }
+    let answers = fields.threats("answers");
+    fields.end();
+    (paths, answers)
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::compose;
 use crate::sandbox::Sandbox;
-use crate::surface::{self, Desk, Secret};
+use crate::surface::{self, Secret, Shutdown, Sidecar};
 
 /// Serve the gate on a Unix socket or on loopback TCP.
 #[derive(Debug, clap::Args)]
@@ -40,21 +40,28 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<u8, String> {
     let policy = compose::policy(&args.policy)?;
-    let token = secret(&args.token_file)?;
-    let operator = args.operator_token_file.as_deref().map(secret).transpose()?;
-    let desk = Arc::new(Desk::new(operator.is_some()));
+    let mut config = surface::Config::new(
+        compose::name("organisation", &args.org)?,
+        compose::name("agent", &args.agent)?,
+        secret(&args.token_file)?,
+    );
+    config.operator_token = args.operator_token_file.as_deref().map(secret).transpose()?;
+    config.unix = args.socket;
+    config.tcp = args.tcp;
+    let desk = config.desk.clone();
+    // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
+    let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
     let folder = compose::home(args.store)?;
-    let gate = compose::gate(policy, &folder, Box::new(desk.clone()))?;
+    let gate = compose::gate(policy, &folder, Box::new(desk))?;
     let sandbox = Sandbox::open(crate::sandbox::Config::default()).map_err(|fault| fault.to_string())?;
-    let config = surface::Config {
-        org: compose::name("organisation", &args.org)?,
-        agent: compose::name("agent", &args.agent)?,
-        unix: args.socket,
-        tcp: args.tcp,
-        token,
-        operator,
-    };
-    surface::serve(config, Arc::new(gate), Arc::new(sandbox), desk).map_err(|fault| fault.to_string())?;
+    let listening = sidecar.addresses().clone();
+    let unix = listening.unix.map(|path| format!("unix:{}", path.display()));
+    let tcp = listening.tcp.map(|address| format!("http://{address}"));
+    for address in unix.into_iter().chain(tcp) {
+        eprintln!("weir listens on {address}");
+    }
+    let (gate, sandbox) = (Arc::new(gate), Arc::new(sandbox));
+    sidecar.serve(gate, sandbox, Shutdown::on_signals()).map_err(|fault| fault.to_string())?;
     Ok(0)
 }
 
@@ -66,19 +73,13 @@ fn secret(path: &Path) -> Result<Secret, String> {
     let fresh = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match fresh {
         Ok(mut file) => {
-            let mut bytes = [0; 32];
-            getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
-            let text = hex::encode(bytes);
-            writeln!(file, "{text}").map_err(fault)?;
-            Ok(Secret::new(text))
+            let token = Secret::generate().map_err(|fault| fault.to_string())?;
+            writeln!(file, "{}", token.expose()).map_err(fault)?;
+            Ok(token)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let text = String::from_utf8(compose::read(path)?).map_err(|_| format!("{}: not text", path.display()))?;
-            let text = text.trim();
-            if text.len() < 16 {
-                return Err(format!("{}: a token has at least 16 characters", path.display()));
-            }
-            Ok(Secret::new(text.to_owned()))
+            Secret::new(text.trim()).map_err(|fault| format!("{}: {fault}", path.display()))
         }
         Err(error) => Err(fault(error)),
     }

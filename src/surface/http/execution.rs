@@ -43,7 +43,7 @@ struct State {
 
 enum Phase {
     Running,
-    Tool { call: CallId, event: Bytes, fetched: bool, reply: Option<Outcome> },
+    Tool { call: CallId, event: Bytes, fetched: bool, reply: Option<Box<Outcome>> },
     Ended { event: Bytes },
 }
 
@@ -129,7 +129,7 @@ impl Execution {
         let mut state = lock(&self.state);
         match &mut state.phase {
             Phase::Tool { call: open, fetched: true, reply: reply @ None, .. } if open == call => {
-                *reply = Some(outcome)
+                *reply = Some(Box::new(outcome));
             }
             Phase::Tool { reply: Some(_), .. } => return Err(conflict("this tool call has been answered already")),
             Phase::Tool { .. } => return Err(conflict("another tool call waits for an answer, not this one")),
@@ -186,7 +186,7 @@ impl Execution {
                 && let Some(outcome) = reply.take()
             {
                 state.phase = Phase::Running;
-                return outcome;
+                return *outcome;
             }
             let now = Instant::now();
             let left = until.map_or(Duration::from_secs(3600), |until| until.saturating_duration_since(now));

@@ -113,7 +113,9 @@ async fn run(
     shutdown: Shutdown,
 ) -> Result<(), ServeFault> {
     let (drain, draining) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(app.config.connections));
+    // Each listener keeps one place for itself, so that neither can starve the other.
+    let connections = app.config.connections.max(2);
+    let places = Arc::new(Semaphore::new(connections));
     let router = router(app.clone());
     let mut tasks = JoinSet::new();
     let served = Served { router, places: places.clone(), draining, read_within: app.config.read_within };
@@ -135,7 +137,7 @@ async fn run(
     // Connections finish the answer that they are writing; whoever hangs is cut off.
     drain.send_replace(true);
     tasks.abort_all();
-    let all = u32::try_from(app.config.connections).unwrap_or(u32::MAX);
+    let all = u32::try_from(connections).unwrap_or(u32::MAX);
     drop(tokio::time::timeout(LAST, places.acquire_many(all)).await);
     drop(unix);
     Ok(())
@@ -159,9 +161,12 @@ async fn wind_down(app: &Arc<App>) {
     }
     let rest = app.clone();
     drop(blocking(move || expire(&rest, rest.works.take_older(Duration::ZERO))).await);
+    let mut closing = JoinSet::new();
     for id in app.sessions.ids() {
-        drop(close(app, id).await);
+        let app = app.clone();
+        closing.spawn(async move { close(&app, id).await });
     }
+    drop(tokio::time::timeout(LAST, closing.join_all()).await);
 }
 
 /// Looks for what nobody will come back for.

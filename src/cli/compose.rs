@@ -64,9 +64,8 @@ pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Appro
     let sealing = journal::key(folder)?;
     let seal = Box::new(move |count, hash| Head::sign(count, hash, &sealing));
     let store = journal::Sqlite::open(folder, seal).map_err(|fault| fault.to_string())?;
-    Gate::open(policy, Box::new(store), Box::new(SystemClock), approver, key).map_err(|fault| {
-        format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display())
-    })
+    Gate::open(policy, Box::new(store), Box::new(SystemClock), approver, key)
+        .map_err(|fault| format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display()))
 }
 
 /// The sandbox, with the first build of the guest shown as it goes.

@@ -41,11 +41,7 @@ pub(crate) struct Ready {
 
 impl Engines {
     /// Loads the guest for the usual stack size, compiling it first if need be.
-    pub(crate) fn open(
-        cache: Cache,
-        component: Verified,
-        progress: Arc<dyn Progress>,
-    ) -> Result<Self, SandboxFault> {
+    pub(crate) fn open(cache: Cache, component: Verified, progress: Arc<dyn Progress>) -> Result<Self, SandboxFault> {
         let engines = Self { cache, component, progress, ready: Mutex::default() };
         engines.with_stack(MAX_STACK)?;
         Ok(engines)
@@ -89,11 +85,7 @@ fn engine(stack: usize) -> wasmtime::Result<Engine> {
 }
 
 /// The compiled guest from the cache, or compiled now.
-pub(crate) fn compiled(
-    cache: &Cache,
-    component: &Verified,
-    progress: &dyn Progress,
-) -> Result<Verified, SandboxFault> {
+pub(crate) fn compiled(cache: &Cache, component: &Verified, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
     let engine = engine(stack_class(MAX_STACK)).map_err(|error| SandboxFault::Load(error.to_string()))?;
     let mut fingerprint = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut fingerprint);

@@ -122,7 +122,8 @@ pub fn fresh() -> Name {
 
 /// A grant with room for ordinary programs.
 pub fn grant() -> CodeGrant {
-    let imports = ["json", "math", "re", "time", "random", "datetime", "collections", "asyncio", "decimal", "os", "sys"];
+    let imports =
+        ["json", "math", "re", "time", "random", "datetime", "collections", "asyncio", "decimal", "os", "sys"];
     CodeGrant {
         limits: CodeLimits {
             memory_bytes: 128 << 20,

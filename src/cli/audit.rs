@@ -107,7 +107,7 @@ fn verify(source: &Source, json: bool, out: &mut dyn Write) -> Result<Written, S
 
 fn accept(told: &Verified, out: &mut dyn Write) -> Written {
     let Verified { entries, receipts, denials, open, chain } = told;
-    writeln!(out, "sound: {entries} entries, {receipts} receipts ({denials} refused), {open} calls without an outcome")?;
+    writeln!(out, "sound: {entries} entries, {receipts} receipts ({denials} refused), still without an outcome: {open}")?;
     if *entries > 0 {
         writeln!(out, "head:  {} (keep it elsewhere: it shows if the whole store is ever put back)", chain.head())?;
     }

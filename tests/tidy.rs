@@ -43,6 +43,9 @@ const BANNED_IN_CORE: &[(&str, &str)] = &[
 const FUNCTION_LINES: usize = 70;
 const FILE_LINES: usize = 400;
 
+/// Files that are longer still. A number here may only shrink, and a row must go once it is not needed.
+const LONGER: &[(&str, usize)] = &[("src/policy/reader.rs", 493)];
+
 fn sources(root: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(root)];
@@ -182,8 +185,12 @@ fn functions_and_files_stay_short() {
     for path in sources("src") {
         let text = fs::read_to_string(&path).unwrap();
         let lines = without_tests(&text).lines().count();
-        if lines > FILE_LINES {
-            faults.push(format!("{}: {lines} lines, at most {FILE_LINES}", shown(&path)));
+        let exception = LONGER.iter().find(|(name, _)| *name == shown(&path)).map(|(_, lines)| *lines);
+        if lines > exception.unwrap_or(FILE_LINES) {
+            faults.push(format!("{}: {lines} lines, at most {}", shown(&path), exception.unwrap_or(FILE_LINES)));
+        }
+        if exception.is_some_and(|most| lines < most) {
+            faults.push(format!("{}: {lines} lines now; tighten its row in LONGER", shown(&path)));
         }
         let file = syn::parse_file(&text).unwrap();
         Lengths { file: shown(&path), faults: &mut faults }.visit_file(&file);

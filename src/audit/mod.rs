@@ -16,5 +16,5 @@ pub use key::{Key, PublicKey};
 pub use receipt::{
     Algorithm, Asked, Context, Decided, Execution, PolicyRef, Receipt, ReceiptParts, Requester, Ruling, Signature,
 };
-pub use show::{clean, row, table, utc};
+pub use show::{clean, ended, row, table, utc};
 pub use verify::{Bad, Head, Reading, Verified, verify};

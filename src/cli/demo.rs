@@ -18,9 +18,9 @@ use crate::audit::{self, PublicKey};
 use crate::journal;
 use crate::model::{Action, Call, Resource, Status, Subject};
 use crate::pdp::Compiled;
-use crate::pep::port::{Journal as _, Nobody};
+use crate::pep::port::Nobody;
 use crate::pep::{Answer, Gate};
-use crate::policy::{self, Profile};
+use crate::policy::{self, Certainty, Profile, Severity};
 use crate::risk::FactorScore;
 use crate::sandbox::Sandbox;
 use tools::Tools;
@@ -111,7 +111,7 @@ struct Audit {
 pub(super) fn run(args: Args) -> Result<u8, String> {
     let started = Instant::now();
     let temporary = tempdir(args.keep.as_deref())?;
-    let sandbox = Sandbox::open(crate::sandbox::Config::default()).map_err(|fault| fault.to_string())?;
+    let sandbox = compose::sandbox()?;
     let report = play(&sandbox, temporary.path(), started);
     temporary.close();
     let report = report?;
@@ -132,7 +132,7 @@ fn play(sandbox: &Sandbox, folder: &Path, started: Instant) -> Result<Report, St
     let shown = (profile_shown(&profile), PolicyShown {
         rules: policy.rules.len(),
         budgets: policy.budgets.len(),
-        unanswered: remarks.iter().filter(|remark| remark.is_error()).count(),
+        unanswered: remarks.iter().filter(|remark| remark.severity == Severity::Error).count(),
     });
     let compiled = Compiled::new(policy).map_err(|faults| faults.to_string())?;
     let recorded: Recorded = toml::from_str(RUN).map_err(|error| error.to_string())?;
@@ -166,7 +166,7 @@ fn profile_shown(profile: &Profile) -> ProfileShown {
         id: profile.id.to_string(),
         factor_sum: f64::from(profile.factors.sum_hundredths()) / 100.0,
         threats: profile.threats().len(),
-        uncertain_layers: profile.uncertain_layers(),
+        uncertain_layers: profile.layers.iter().filter(|layer| layer.certainty == Certainty::Uncertain).count(),
     }
 }
 
@@ -216,7 +216,7 @@ fn as_step(step: RecordedStep, answer: Answer, calls: Vec<String>) -> Step {
 
 /// Verifies the journal, then flips one byte of a copy and verifies that.
 fn tamper(folder: &Path) -> Result<Audit, String> {
-    let store = journal::Sqlite::read(folder)?;
+    let store = journal::Reader::open(folder).map_err(|fault| fault.to_string())?;
     let mut texts = Vec::new();
     let head = store.replay(&mut |text| texts.push(text)).map_err(|fault| fault.to_string())?;
     let key = journal::public_key(folder)?;

@@ -7,7 +7,6 @@ mod audit;
 mod compose;
 mod demo;
 mod explain;
-mod guest;
 mod policy;
 mod profile;
 mod run;
@@ -19,14 +18,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// A policy-enforcing runtime gate for AI agents.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "weir", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Show the whole job on a recorded agent run: no network, no key.
     Demo(demo::Args),
@@ -44,8 +43,6 @@ enum Command {
     Audit(audit::Args),
     /// Show the risk factors as declared, permitted and observed.
     Score(score::Args),
-    /// Build the Python guest ahead of time, or list what is cached.
-    Guest(guest::Args),
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -61,7 +58,6 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Score(args) => score::run(args),
-        Command::Guest(args) => guest::run(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -8,7 +8,6 @@ use super::compose;
 use crate::model::{Action, Call, CallId, Millis, Outcome, ReasonCode, Resource, Status, Subject};
 use crate::pep::port::{Nobody, ToolHost, ToolSpec};
 use crate::pep::{Answer, Gate};
-use crate::sandbox::Sandbox;
 
 /// Run a Python program under a policy.
 #[derive(Debug, clap::Args)]
@@ -62,7 +61,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     };
     let folder = compose::home(args.store)?;
     let gate = compose::gate(policy, &folder, Box::new(Nobody))?;
-    let sandbox = Sandbox::open(crate::sandbox::Config::default()).map_err(|fault| fault.to_string())?;
+    let sandbox = compose::sandbox()?;
     let answer = gate.handle(call(subject, &code)?, &sandbox, &NoTools);
     if args.json { print_json(&answer) } else { print_plain(&gate, &answer) }
     Ok(exit_code(&answer))

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::compose;
-use crate::sandbox::Sandbox;
-use crate::surface::{self, Desk, Secret};
+use crate::pep::port::{Approver, Nobody};
+use crate::surface::{Config, Desk, Secret, Shutdown, Sidecar};
 
 /// Serve the gate on a Unix socket or on loopback TCP.
 #[derive(Debug, clap::Args)]
@@ -42,19 +42,28 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     let policy = compose::policy(&args.policy)?;
     let token = secret(&args.token_file)?;
     let operator = args.operator_token_file.as_deref().map(secret).transpose()?;
-    let desk = Arc::new(Desk::new(operator.is_some()));
+    let desk = Desk::default();
     let folder = compose::home(args.store)?;
-    let gate = compose::gate(policy, &folder, Box::new(desk.clone()))?;
-    let sandbox = Sandbox::open(crate::sandbox::Config::default()).map_err(|fault| fault.to_string())?;
-    let config = surface::Config {
-        org: compose::name("organisation", &args.org)?,
-        agent: compose::name("agent", &args.agent)?,
+    let approver: Box<dyn Approver> = if operator.is_some() { Box::new(desk.clone()) } else { Box::new(Nobody) };
+    let gate = compose::gate(policy, &folder, approver)?;
+    let sandbox = compose::sandbox()?;
+    let config = Config {
         unix: args.socket,
         tcp: args.tcp,
-        token,
-        operator,
+        operator_token: operator,
+        desk,
+        ..Config::new(compose::name("organisation", &args.org)?, compose::name("agent", &args.agent)?, token)
     };
-    surface::serve(config, Arc::new(gate), Arc::new(sandbox), desk).map_err(|fault| fault.to_string())?;
+    let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
+    let addresses = sidecar.addresses();
+    if let Some(path) = &addresses.unix {
+        anstream::eprintln!("weir: listening on {}", path.display());
+    }
+    if let Some(address) = &addresses.tcp {
+        anstream::eprintln!("weir: listening on http://{address}");
+    }
+    let stop = Shutdown::on_signals();
+    sidecar.serve(Arc::new(gate), Arc::new(sandbox), stop).map_err(|fault| fault.to_string())?;
     Ok(0)
 }
 
@@ -66,19 +75,13 @@ fn secret(path: &Path) -> Result<Secret, String> {
     let fresh = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match fresh {
         Ok(mut file) => {
-            let mut bytes = [0; 32];
-            getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
-            let text = hex::encode(bytes);
-            writeln!(file, "{text}").map_err(fault)?;
-            Ok(Secret::new(text))
+            let token = Secret::generate().map_err(|fault| fault.to_string())?;
+            writeln!(file, "{}", token.expose()).map_err(fault)?;
+            Ok(token)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let text = String::from_utf8(compose::read(path)?).map_err(|_| format!("{}: not text", path.display()))?;
-            let text = text.trim();
-            if text.len() < 16 {
-                return Err(format!("{}: a token has at least 16 characters", path.display()));
-            }
-            Ok(Secret::new(text.to_owned()))
+            Secret::new(text.trim()).map_err(|fault| format!("{}: {fault}", path.display()))
         }
         Err(error) => Err(fault(error)),
     }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::model::{Amounts, CallId, KINDS, Subject};
 use account::{Node, Path, flows};
-use used::UsedIds;
+use used::{Print, UsedIds};
 
 /// Every account and every pending reservation.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,8 @@ impl Ledger {
         want: Amounts,
         limits: &[Limit],
     ) -> Result<Reservation, Shortfall> {
-        if self.is_used(id) {
+        let print = Print::of(id);
+        if self.used.has(print) {
             return Err(Shortfall::Duplicate);
         }
         let path = Path::of(subject);
@@ -65,7 +66,7 @@ impl Ledger {
         if let Some((kind, wanted, left)) = overflow(&accounts[0], want) {
             return Err(Shortfall::Limit { budget: Shortfall::COUNTER.into(), tier: Tier::Org, kind, wanted, left });
         }
-        self.hold(id, &path, want);
+        self.hold(id, print, &path, want);
         Ok(Reservation { id: id.clone(), held: want })
     }
 
@@ -95,12 +96,12 @@ impl Ledger {
     /// True when the id holds, has held, or was refused for good by [`Ledger::refuse`].
     #[must_use]
     pub fn is_used(&self, id: &CallId) -> bool {
-        self.used.has(id)
+        self.used.has(Print::of(id))
     }
 
     /// Marks the id of a call that was refused before it held anything, so that it is not used again.
     pub fn refuse(&mut self, id: &CallId) {
-        self.used.add(id);
+        self.used.add(Print::of(id));
     }
 
     /// Folds a recorded intent: the hold was granted when it was made, so no limit is asked.
@@ -108,14 +109,15 @@ impl Ledger {
     /// # Errors
     /// An id that was used before, or a hold that no ledger could have granted.
     pub fn replay_intent(&mut self, id: &CallId, subject: &Subject, held: Amounts) -> Result<(), ReplayFault> {
-        if self.is_used(id) {
+        let print = Print::of(id);
+        if self.used.has(print) {
             return Err(ReplayFault::Duplicate);
         }
         let path = Path::of(subject);
         if overflow(&self.accounts(&path)[0], held).is_some() {
             return Err(ReplayFault::Overflow);
         }
-        self.hold(id, &path, held);
+        self.hold(id, print, &path, held);
         Ok(())
     }
 
@@ -172,14 +174,14 @@ impl Ledger {
         })
     }
 
-    fn hold(&mut self, id: &CallId, path: &Path, amounts: Amounts) {
+    fn hold(&mut self, id: &CallId, print: Print, path: &Path, amounts: Amounts) {
         let nodes = Tier::ALL.map(|tier| self.node(path, tier));
         for at in nodes {
             if let Some(node) = self.nodes.get_mut(at) {
                 node.hold(amounts);
             }
         }
-        self.used.add(id);
+        self.used.add(print);
         self.pending.insert(id.clone(), Held { amounts, nodes });
     }
 

@@ -9,22 +9,28 @@ use crate::model::{CallId, Digest};
 
 /// A set of call ids that only grows.
 #[derive(Clone, Debug, Default)]
-pub(super) struct UsedIds(HashSet<[u8; 16]>);
+pub(super) struct UsedIds(HashSet<Print>);
 
 impl UsedIds {
-    pub(super) fn has(&self, id: &CallId) -> bool {
-        self.0.contains(&print(id))
+    pub(super) fn has(&self, print: Print) -> bool {
+        self.0.contains(&print)
     }
 
-    pub(super) fn add(&mut self, id: &CallId) {
-        self.0.insert(print(id));
+    pub(super) fn add(&mut self, print: Print) {
+        self.0.insert(print);
     }
 }
 
-fn print(id: &CallId) -> [u8; 16] {
-    let mut print = [0; 16];
-    for (to, from) in print.iter_mut().zip(Digest::of(id.as_str().as_bytes()).0) {
-        *to = from;
+/// What is remembered of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Print([u8; 16]);
+
+impl Print {
+    pub(super) fn of(id: &CallId) -> Self {
+        let mut print = [0; 16];
+        for (to, from) in print.iter_mut().zip(Digest::of(id.as_str().as_bytes()).0) {
+            *to = from;
+        }
+        Self(print)
     }
-    print
 }

@@ -40,11 +40,38 @@ pub fn parse_json(bytes: &[u8]) -> Result<Value, JsonFault> {
 
 /// The canonical bytes of `value` (RFC 8785).
 ///
+/// Texts without fractions and with ASCII keys, which is nearly all that is ever hashed here, take a
+/// short way that is several times faster and gives the same bytes.
+///
 /// # Panics
 /// Never for a value whose map keys are strings, which every type of this crate keeps.
 #[must_use]
 pub fn canonical<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(mut tree) if is_plain(&tree) => {
+            tree.sort_all_objects();
+            tree.to_string()
+        }
+        _ => canonical_whatever(value),
+    }
+}
+
+fn canonical_whatever<T: serde::Serialize>(value: &T) -> String {
     serde_jcs::to_string(value).unwrap_or_else(|error| format!("\"unserialisable: {error}\""))
+}
+
+/// True when plain JSON with sorted keys is canonical already: keys whose order is that of their
+/// bytes, and whole numbers that a double keeps exactly.
+fn is_plain(value: &Value) -> bool {
+    const EXACT: u64 = 1 << 53;
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => {
+            number.as_u64().is_some_and(|n| n < EXACT) || number.as_i64().is_some_and(|n| n.unsigned_abs() < EXACT)
+        }
+        Value::Array(items) => items.iter().all(is_plain),
+        Value::Object(map) => map.iter().all(|(key, value)| key.is_ascii() && is_plain(value)),
+    }
 }
 
 struct Strict<'n> {
@@ -155,5 +182,36 @@ mod tests {
         let left = parse_json(br#"{"b":1,"a":[1.0,"x"]}"#).unwrap();
         let right = parse_json(br#"{"a":[1,"x"],"b":1}"#).unwrap();
         assert_eq!(canonical(&left), canonical(&right));
+    }
+
+    #[test]
+    fn the_short_way_to_canonical_bytes_gives_the_same_bytes() {
+        let texts = [
+            r#"{"z":[{"b":1,"a":-9007199254740991},9007199254740992,-9007199254740993,18446744073709551615],"":null}"#,
+            r#"{"\u0000\b\t\n\f\r\"\\/\u007f\u001f":"\u0000\b\t\n\f\r\"\\/\u007f\u2028é🦀","a":{},"b":[]}"#,
+            r#"{"\uff61":1,"🦀":2,"z":3}"#,
+            r#"[0,-0,0.0,-0.0,1.0,1e21,1e-7,0.1,true,false]"#,
+        ];
+        for text in texts {
+            let value = parse_json(text.as_bytes()).unwrap();
+            assert_eq!(canonical(&value), canonical_whatever(&value), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_has_the_same_canonical_bytes_either_way(
+            keys in proptest::collection::vec(".{0,3}", 0..6), numbers in proptest::collection::vec(proptest::num::i64::ANY, 6),
+            text in ".*", fraction in proptest::num::f64::NORMAL, whole in proptest::bool::ANY,
+        ) {
+            let mut map = Map::new();
+            for (key, number) in keys.into_iter().zip(numbers) {
+                map.insert(key, serde_json::json!([number % (1 << 54), { "x": text, "a": number % 100 }]));
+            }
+            if !whole {
+                map.insert("fraction".into(), fraction.into());
+            }
+            proptest::prop_assert_eq!(canonical(&map), canonical_whatever(&map));
+        }
     }
 }

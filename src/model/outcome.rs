@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Amounts, ReasonCode};
+use super::{Amounts, Digest, ReasonCode};
 
 /// How an execution ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub status: Status,
     /// The result, in the tagged form of `docs/protocol.md`.
     pub output: Value,
+    /// The result's digest, where the result itself stayed with the host that ran the call.
+    pub result: Option<Digest>,
     /// What was printed.
     pub logs: String,
     /// True when the program called the final-answer tool; `output` is then the answer.
@@ -65,6 +67,7 @@ impl Outcome {
         Self {
             status,
             output: Value::Null,
+            result: None,
             logs: String::new(),
             is_final: false,
             usage: Amounts::ZERO,

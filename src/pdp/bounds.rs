@@ -56,7 +56,7 @@ mod tests {
         assert!(within_bounds(&Map::new()));
         assert!(within_bounds(&args(nested(Limits::JSON_DEPTH))));
         assert!(!within_bounds(&args(nested(Limits::JSON_DEPTH + 1))));
-        assert!(!within_bounds(&args(nested(5_000))));
+        assert!(!within_bounds(&args(nested(2_000))));
         assert!(within_bounds(&args(Value::String("x".repeat(Limits::JSON_BYTES - 1)))));
         assert!(!within_bounds(&args(Value::String("x".repeat(Limits::JSON_BYTES)))));
         assert!(!within_bounds(&args(json!({"x".repeat(Limits::JSON_BYTES): 1}))));

@@ -62,6 +62,8 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         memory: Memory { survive: Keep::Session, answers: Vec::new() },
         protected: Vec::new(),
         protected_answers: Vec::new(),
+        answers: Vec::new(),
+        accepted: BTreeMap::new(),
         rules,
         answers: Vec::new(),
         accepted: BTreeMap::new(),

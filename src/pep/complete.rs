@@ -29,7 +29,7 @@ impl Gate {
             approval: inner.approval.as_deref(),
             status: Some(outcome.status),
             usage: used,
-            result: Some(Digest::of(outcome.output.to_string().as_bytes())),
+            result: outcome.result.or_else(|| Some(Digest::of(outcome.output.to_string().as_bytes()))),
             at: now,
         };
         // Signed outside the critical section: the receipt does not depend on its place in the chain.

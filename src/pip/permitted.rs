@@ -165,10 +165,13 @@ fn context(policy: &Policy, ways: &[Way], persistence: Level) -> Level {
     }
 }
 
-/// What delegation permits. A host may open a session on behalf of another agent whatever the policy
-/// says of peers, so this is never none.
+/// What delegation permits: a call under deeper delegation than `max_depth` is refused, whatever it is.
 fn delegated(policy: &Policy) -> Level {
-    if policy.peers.max_depth > 1 { Level::FULL } else { Level::PARTIAL }
+    match policy.peers.max_depth {
+        0 => Level::NONE,
+        1 => Level::PARTIAL,
+        _ => Level::FULL,
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +203,8 @@ mod tests {
             memory: Memory { survive: Keep::Nothing, answers: Vec::new() },
             protected: Vec::new(),
             protected_answers: Vec::new(),
+            answers: Vec::new(),
+            accepted: BTreeMap::new(),
             rules: Vec::new(),
             answers: Vec::new(),
             accepted: BTreeMap::new(),
@@ -351,7 +356,7 @@ mod tests {
         assert_eq!(level(&["a", "b"], 1), 0.5);
         assert_eq!(level(&["a", "b", "c"], 1), 1.0);
         assert_eq!(level(&["a"], 2), 1.0);
-        assert_eq!(level(&["a", "b", "c"], 0), 0.5, "depth 0 calls nobody");
+        assert_eq!(level(&["a", "b", "c"], 0), 0.0, "depth 0 calls nobody and is called by nobody");
     }
 
     /// Every kind of call, done twenty times in one session under a policy that lets it.
@@ -408,7 +413,7 @@ mod tests {
             labels: policy.labels.iter().cloned().collect(),
             action_digest: Digest::ZERO,
             input_digest: Digest::ZERO,
-            delegation: u8::from(action == Action::AgentInvoke),
+            delegation: policy.peers.max_depth,
             protected_path: false,
             earlier_state: matches!((action, effect), (Action::ToolCall, Some(EffectClass::Write))),
             traceable: true,

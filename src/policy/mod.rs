@@ -4,6 +4,8 @@
 //! immutable and identified by a digest. Evaluating one is `pdp`'s work, not this module's.
 
 mod answers;
+mod check;
+mod derive;
 mod import;
 mod parse;
 mod profile;
@@ -14,6 +16,8 @@ mod types;
 mod write;
 
 pub use answers::answered_by_gate;
+pub use check::{LayerCoverage, Remark, Severity, ThreatCoverage, check, coverage};
+pub use derive::{FINAL_ANSWER, Options, derive};
 pub use import::{default_threat, import};
 pub use parse::parse;
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};

@@ -83,8 +83,8 @@ pub fn import(bytes: &[u8], file: &str) -> Result<Profile, Faults> {
 fn read(lines: &[Line<'_>], listing: Digest, log: &mut Log<'_>) -> Option<Profile> {
     let parts = Parts::split(lines, log);
     let head = read_head(parts.head, log);
-    let rationale = factors::read(parts.rationale, parts.rationale_line, log);
-    let layers = layers::read(parts.layers, parts.layers_line, log);
+    let rationale = parts.rationale_line.and_then(|line| factors::read(parts.rationale, line, log));
+    let layers = parts.layers_line.and_then(|line| layers::read(parts.layers, line, log));
     let (title, summary, aivss, band) = head?;
     let Rationale { factors, cvss_base, aars, factor_sum, threat_multiplier, mitigation } = rationale?;
     Some(Profile {
@@ -102,13 +102,13 @@ fn read(lines: &[Line<'_>], listing: Digest, log: &mut Log<'_>) -> Option<Profil
     })
 }
 
-/// The sections of a listing.
+/// The sections of a listing; a section without its heading has no line and is not read.
 struct Parts<'l, 'a> {
     head: &'l [Line<'a>],
     rationale: &'l [Line<'a>],
-    rationale_line: usize,
+    rationale_line: Option<usize>,
     layers: &'l [Line<'a>],
-    layers_line: usize,
+    layers_line: Option<usize>,
 }
 
 impl<'l, 'a> Parts<'l, 'a> {
@@ -118,13 +118,12 @@ impl<'l, 'a> Parts<'l, 'a> {
         let ends = |line: &&Line<'_>| line.text.starts_with(END) || line.text.starts_with("MAESTRO - ");
         let after = layers.map_or(lines.len(), |at| at + 1);
         let end = lines.iter().skip(after).position(|line| ends(&line)).map_or(lines.len(), |at| after + at);
-        let last = lines.last().map_or(0, |line| line.number);
-        let number = |at: Option<usize>| at.and_then(|at| lines.get(at)).map_or(last, |line| line.number);
+        let number = |at: Option<usize>| at.and_then(|at| lines.get(at)).map(|line| line.number);
         let cut = |from: usize, to: usize| lines.get(from..to.max(from)).unwrap_or_default();
         if let (Some(rationale), Some(layers)) = (rationale, layers)
             && layers < rationale
         {
-            log.fault(number(Some(layers)), format!("`{LAYERS}` stands before `{RATIONALE}`"));
+            log.fault(number(Some(layers)).unwrap_or(0), format!("`{LAYERS}` stands before `{RATIONALE}`"));
         }
         let first = rationale.or(layers).unwrap_or(lines.len());
         Self {

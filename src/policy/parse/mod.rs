@@ -3,7 +3,7 @@
 //! One function per table of `docs/policy.md`. What is absent grants nothing. Whether the rules make
 //! sense together is `check`'s question, not asked here.
 
-mod code;
+pub(super) mod code;
 mod parties;
 mod profile;
 mod rule;

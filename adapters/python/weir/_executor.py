@@ -1,0 +1,323 @@
+"""A code executor for smolagents that runs every program behind the gate.
+
+Tools stay on this host with their clients, closures and state; generated code gets stubs, and each
+call of a stub is decided, recorded and counted by the sidecar before it reaches the tool here.
+Objects that cannot cross are handles. No policy is decided in this file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from typing import Any, Callable, Iterable, Mapping
+
+from smolagents.local_python_executor import CodeOutput, PythonExecutor
+from smolagents.utils import AgentExecutionError
+
+from ._errors import Exhausted, GateError, GateStopped, Interrupted, PermissionDenied, SandboxBroken, WireError
+from ._handles import Handles, clip
+from ._seat import Seat
+from ._session import Done, Param, ToolReply, ToolSpec
+from ._sidecar import Gate, Sidecar, connect
+from ._wire import GuestObject, decode, encode_or_handle
+
+LOG_CHARS = 50_000
+"""Characters of logs that go back to the model; smolagents does not cut them."""
+ERROR_CHARS = 8_000
+"""Characters of an error that go back to the model."""
+DESCRIPTION_CHARS = 2_000
+"""Characters of a tool's description."""
+
+
+class CodeError(GateError, AgentExecutionError):
+    """The generated program raised an error of its own; the text is its traceback."""
+
+    def __init__(self, text: str) -> None:
+        Exception.__init__(self, text)
+        self.message = text
+
+
+def open_gate(
+    profile: Any,
+    policy: Any,
+    sidecar: Gate | str | None,
+    *,
+    tools: Mapping[str, str] | None = None,
+    allow: Iterable[str] = (),
+    peers: Iterable[str] = (),
+    agent: str = "agent",
+    store: str | os.PathLike[str] | None = None,
+) -> tuple[Gate, bool]:
+    """The gate that one of the three names, and whether it was started here."""
+    if sum(choice is not None for choice in (profile, policy, sidecar)) != 1:
+        raise GateError("name exactly one of profile=, policy= and sidecar=")
+    if isinstance(sidecar, Gate):
+        return sidecar, False
+    if sidecar is not None:
+        return connect(sidecar), False
+    if policy is not None:
+        return Sidecar(policy, agent=agent, store=store), True
+    return Sidecar.from_profile(profile, tools, allow, peers, agent=agent, store=store), True
+
+
+class GateExecutor(PythonExecutor):
+    """Runs the programs of a ``CodeAgent`` in the gate's sandbox.
+
+    ``CodeAgent(tools, model, executor=GateExecutor(policy="policy.toml"))`` is enough for the code and
+    the tool calls in it. :func:`weir.wrap` also covers the model, managed agents and the prompt.
+
+    Args:
+        additional_imports: not granted but asked for: an error names those that the policy lacks.
+        profile, policy, sidecar: exactly one: a threat profile, a policy's file, or a gate that runs
+            (a :class:`Gate`, or its address).
+        tools: with ``profile``, the effect class of each tool.
+        allow: with ``profile``, tools that need no approval.
+        max_output: characters of logs per step for the model.
+        stop_after: after this many denied or exhausted steps in a row, :class:`GateStopped` ends the
+            run; ``None`` leaves that to the agent's own limit of steps.
+        describe: what generated code is shown of a host object; by default its type and size.
+        seat: a place at a gate that is shared with other parts of one agent.
+    """
+
+    def __init__(
+        self,
+        additional_imports: Iterable[str] = (),
+        *,
+        profile: Any = None,
+        policy: Any = None,
+        sidecar: Gate | str | None = None,
+        tools: Mapping[str, str] | None = None,
+        allow: Iterable[str] = (),
+        agent: str = "agent",
+        store: str | os.PathLike[str] | None = None,
+        max_output: int = LOG_CHARS,
+        stop_after: int | None = None,
+        describe: Callable[[Any], str] | None = None,
+        seat: Seat | None = None,
+    ) -> None:
+        self._owned: Gate | None = None
+        if seat is None:
+            gate, started = open_gate(profile, policy, sidecar, tools=tools, allow=allow, agent=agent, store=store)
+            self._owned = gate if started else None
+            seat = Seat(gate)
+        self.seat = seat
+        self.tools: dict[str, Any] = {}
+        self.state: dict[str, Any] = {"_print_outputs": ""}
+        self.handles = Handles(describe)
+        self.receipts: list[str] = []
+        self._max_output = max_output
+        self._stop_after = stop_after
+        self._refused_in_a_row = 0
+        self._variables: dict[str, Any] = {}
+        self._resend = False
+        self._notes: list[str] = []
+        self._busy = threading.Lock()
+        self._interrupted = False
+        try:
+            self._require(additional_imports)
+        except BaseException:
+            self.cleanup()
+            raise
+
+    @property
+    def imports(self) -> list[str]:
+        """The modules that the policy lets generated code import."""
+        return list(self.seat.session.imports)
+
+    def _require(self, wanted: Iterable[str]) -> None:
+        wanted = list(wanted)
+        missing = [name for name in wanted if not granted(name, self.imports)] if wanted else []
+        if missing:
+            raise GateError(
+                f"the policy does not grant the imports {', '.join(missing)}; add them to its [code] section"
+            )
+
+    # -- smolagents' interface --
+
+    def send_tools(self, tools: Mapping[str, Any]) -> None:
+        """Offers tools and managed agents to generated code; they stay on this host."""
+        self.tools = dict(tools)
+        self.seat.set_tools([tool_spec(name, tool) for name, tool in self.tools.items()])
+
+    def send_variables(self, variables: Mapping[str, Any]) -> None:
+        """Sets variables before the next program; begins a new run, as ``agent.run`` does."""
+        self.seat.begin_run()
+        self._refused_in_a_row = 0
+        self._variables = {
+            name: value
+            for name, value in variables.items()
+            if isinstance(name, str) and name.isidentifier() and name != "_print_outputs"
+        }
+        self._resend = bool(self._variables)
+
+    def __call__(self, code_action: str) -> CodeOutput:
+        """Runs one program.
+
+        Raises:
+            PermissionDenied: the policy denied the program or a call in it; the gate's text.
+            Exhausted: a budget or limit ended it.
+            CodeError: the program raised an error of its own.
+            GateError: the gate or the sandbox failed, or ``interrupt`` was called.
+            GateStopped: too many refusals in a row, when ``stop_after`` is set.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise GateError(
+                "this executor is already running a program; a tool cannot run code in its own agent's session"
+            )
+        try:
+            self._interrupted = False
+            self.state["_print_outputs"] = ""
+            self._notes = []
+            variables = self._crossing() if self._resend else {}
+            try:
+                done = self.seat.execute(code_action, variables, self._on_tool)
+            except BaseException as fault:
+                self._resend = bool(self._variables)
+                if self._interrupted and isinstance(fault, GateError):
+                    gone = "" if self.seat.is_open else "; the variables of earlier steps are gone"
+                    raise Interrupted(f"the program was interrupted{gone}") from None
+                raise
+            self._resend = bool(self._variables) and done.status in ("exhausted", "broken")
+            if self._interrupted:
+                raise Interrupted("the program was interrupted")
+            return self._result(done)
+        finally:
+            self._busy.release()
+
+    def interrupt(self) -> None:
+        """Stops the program under way, from any thread."""
+        self._interrupted = True
+        self.seat.cancel()
+
+    def cleanup(self) -> None:
+        """Ends the session, revokes every handle and stops a sidecar that this executor started."""
+        self.seat.close()
+        self.handles.clear()
+        self._resend = bool(self._variables)
+        if self._owned is not None:
+            self._owned.stop()
+
+    def __enter__(self) -> GateExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cleanup()
+
+    # -- tools --
+
+    def _crossing(self) -> dict[str, Any]:
+        sent = {}
+        for name, value in self._variables.items():
+            sent[name], note = encode_or_handle(value, self.handles)
+            if note:
+                self._notes.append(f"variable {name} is a handle: {note}")
+        return sent
+
+    def _on_tool(self, name: str, args: dict[str, Any]) -> ToolReply:
+        tool = self.tools.get(name)
+        if tool is None:
+            return failure("NameError", f"this host has no tool {clip(name, 80)}")
+        try:
+            kwargs = {key: decode(value, self.handles.resolve) for key, value in args.items()}
+        except WireError as fault:
+            return failure(type(fault).__name__, str(fault))
+        try:
+            value = tool(**kwargs)
+        except Exception as fault:  # noqa: BLE001 - whatever a tool raises is its answer to the program
+            return failure(type(fault).__name__, str(fault))
+        sent, note = encode_or_handle(value, self.handles)
+        if note:
+            self._notes.append(f"the result of {name} is a handle: {note}")
+        return {"value": sent}
+
+    # -- results --
+
+    def _result(self, done: Done) -> CodeOutput:
+        if done.receipt:
+            self.receipts.append(done.receipt)
+        logs = self._logs(done)
+        self.state["_print_outputs"] = logs
+        if done.status == "done" or (done.is_final and done.status == "failed"):
+            self._refused_in_a_row = 0
+            return CodeOutput(output=self._output(done), logs=logs, is_final_answer=done.is_final)
+        if done.status == "failed":
+            self._refused_in_a_row = 0
+            raise CodeError(cut(error_text(done), ERROR_CHARS))
+        text = done.denial or error_text(done)
+        if done.status == "broken":
+            raise SandboxBroken(cut(text, ERROR_CHARS))
+        self._refused_in_a_row += 1
+        if self._stop_after is not None and self._refused_in_a_row >= self._stop_after:
+            raise GateStopped(f"stopped after {self._refused_in_a_row} refused steps in a row; the last one: {text}")
+        refusal = Exhausted if done.status == "exhausted" else PermissionDenied
+        raise refusal(cut(text, ERROR_CHARS), done.receipt)
+
+    def _output(self, done: Done) -> Any:
+        def resolve(key: str, kind: str, text: str) -> Any:
+            try:
+                return self.handles.resolve(key, kind)
+            except WireError:
+                return GuestObject(kind, text)  # Printed like any other text; it opens nothing.
+
+        return decode(done.output, resolve)
+
+    def _logs(self, done: Done) -> str:
+        logs = cut(done.logs, self._max_output)
+        notices = [*done.notices, *self._notes]
+        if notices:
+            gap = "" if not logs or logs.endswith("\n") else "\n"
+            logs += gap + "".join(f"[weir] {cut(notice, 1000)}\n" for notice in notices)
+        return logs
+
+
+def granted(name: str, imports: Iterable[str]) -> bool:
+    """Whether a list of modules grants ``name``: itself or a package above it."""
+    return any(name == module or name.startswith(f"{module}.") for module in imports)
+
+
+def failure(kind: str, message: str) -> ToolReply:
+    """The answer of a tool that raised."""
+    text = cut(message, ERROR_CHARS).encode("utf-8", "replace").decode("utf-8")
+    return {"error": {"type": clip(kind, 80), "message": text}}
+
+
+def error_text(done: Done) -> str:
+    """The program's traceback, or the best that there is of it."""
+    error = done.error or {}
+    if error.get("traceback"):
+        return error["traceback"]
+    if error:
+        return f"{error.get('type', 'Error')}: {error.get('message', '')}"
+    return f"the execution ended as {done.status}"
+
+
+def cut(text: str, most: int) -> str:
+    """The head and the tail of ``text``, ``most`` characters together."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n[weir] … {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def tool_spec(name: str, tool: Any) -> ToolSpec:
+    """What generated code is told of a tool, of a managed agent or of a plain function."""
+    inputs = getattr(tool, "inputs", None)
+    if isinstance(inputs, dict):
+        params = tuple(
+            Param(key, not (isinstance(row, dict) and row.get("nullable", False))) for key, row in inputs.items()
+        )
+    else:
+        params = tuple(
+            Param(key, row.default is row.empty)
+            for key, row in inspect.signature(tool).parameters.items()
+            if row.kind not in (row.VAR_POSITIONAL, row.VAR_KEYWORD)
+        )
+    about = getattr(tool, "description", None) or inspect.getdoc(tool) or ""
+    return ToolSpec(
+        name=name,
+        description=str(about)[:DESCRIPTION_CHARS].encode("utf-8", "replace").decode("utf-8"),
+        params=params,
+        is_final=name == "final_answer",
+        is_agent=hasattr(tool, "managed_agents") and hasattr(tool, "run"),
+    )

@@ -1,0 +1,177 @@
+"""The guest's entry: everything at the top of this file runs once, before the image is stored.
+
+The gate calls `run` once per program. Variables stay in `__main__` between calls; tools, modules and limits
+are told anew each time. Whatever happens in here, the gate believes none of it without checking.
+"""
+
+import library
+
+library.install()
+
+import builtins
+import importlib
+import io
+from json import dumps, loads
+import sys
+import types
+
+# Imported here, these are ready in every new interpreter at no cost.
+import abc, argparse, array, ast, asyncio, base64, binascii, bisect, calendar, cmath, codecs, collections.abc  # noqa: E401
+import colorsys, concurrent.futures, configparser, contextlib, contextvars, copy, csv, dataclasses, datetime  # noqa: E401
+import decimal, difflib, email.message, enum, fnmatch, fractions, functools, glob, graphlib, hashlib, heapq  # noqa: E401
+import hmac, html.parser, inspect, itertools, keyword, linecache, locale, logging, math, numbers, operator  # noqa: E401
+import os.path, pathlib, pickle, platform, pprint, queue, random, re, reprlib, secrets, shlex, shutil, signal  # noqa: E401
+import statistics, string, struct, tempfile, textwrap, threading, time, timeit, token, tokenize, traceback  # noqa: E401
+import typing, unicodedata, urllib.parse, uuid, warnings, weakref, zlib, zoneinfo  # noqa: E401
+import encodings.ascii, encodings.idna, encodings.latin_1, encodings.punycode, encodings.unicode_escape  # noqa: E401
+import encodings.utf_16, encodings.utf_32, encodings.utf_8_sig  # noqa: E401
+
+from wit_world.imports import host
+
+import absent
+import cell
+import imports
+import tools
+import values
+
+absent.install()
+
+RESERVE = 4 << 20  # bytes given back when memory runs out, so that the error itself can be told
+SLICE = 64 << 10  # characters of one message of output
+
+
+class Output(io.TextIOBase):
+    """Standard output and error: whole lines go to the gate at once, so that a stopped program loses none."""
+
+    def __init__(self):
+        self.parts = []
+        self.full = False
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError(f"write() takes text, not {type(text).__name__}")
+        if not self.full:
+            self.parts.append(text)
+            if "\n" in text or len(text) > SLICE:
+                self.flush()
+        return len(text)
+
+    def flush(self):
+        parts, self.parts = self.parts, []
+        if not parts:
+            return
+        text = "".join(parts)
+        for start in range(0, len(text), SLICE):
+            if self.full:
+                return
+            piece = text[start : start + SLICE].encode("utf-8", "backslashreplace").decode("utf-8")
+            self.full = not host.write(piece)
+
+
+class Guest:
+    """The interpreter as the agent sees it."""
+
+    def __init__(self):
+        self.module = types.ModuleType("__main__")
+        self.output = Output()
+        self.imports = imports.Imports()
+        self.stubs = {}
+        self.number = 0
+        self.reserve = bytearray(RESERVE)
+        self.builtins = dict(vars(builtins))
+        self.builtins.update(
+            __import__=self.imports,
+            input=absent.no_keyboard,
+            PermissionDenied=tools.PermissionDenied,
+            ToolError=tools.ToolError,
+            HostObject=values.HostObject,
+        )
+        self.module.__dict__["__builtins__"] = self.builtins
+
+    def prepare(self, request):
+        """Takes over what this program may use."""
+        self.number += 1
+        self.limit = request["result_bytes"]
+        self.imports.granted = frozenset(request["imports"])
+        self.builtins["open"] = builtins.open if request["files"] else absent.no_files
+        self.output.full = False
+        if self.reserve is None:
+            self.reserve = bytearray(RESERVE)
+        self.bind(request)
+
+    def bind(self, request):
+        """Sets the variables, then the tools: a tool's name is the tool at the start of every program."""
+        space = self.module.__dict__
+        for name, stub in self.stubs.items():
+            if space.get(name) is stub:
+                del space[name]
+        for name, value in request["variables"].items():
+            space[name] = values.decode(value)
+        self.stubs = {spec["name"]: tools.Tool(spec, self.limit, self.output.flush) for spec in request["tools"]}
+        space.update(self.stubs)
+
+    def run(self, code, request):
+        """Runs one program; returns the answer's JSON text."""
+        request = loads(request)
+        space = self.module.__dict__
+        status, error = "done", None
+        try:
+            self.prepare(request)
+            program = cell.prepare(code, self.number)
+            exec(program, space)
+        except MemoryError as raised:
+            self.reserve = None
+            status, error = "failed", self.told(raised)
+        except tools.Ended as raised:
+            status = str(raised)
+        except SystemExit as raised:
+            if raised.code not in (None, 0):
+                status, error = "failed", self.told(raised)
+        except tools.PermissionDenied as raised:
+            status, error = "denied", self.told(raised)
+        except BaseException as raised:
+            status, error = "failed", self.told(raised)
+        value = space.pop(cell.VALUE, None) if status == "done" else None
+        space.pop(cell.VALUE, None)
+        return self.answer(status, value, error)
+
+    def answer(self, status, value, error):
+        try:
+            output, cut = values.pack_result(value, self.limit)
+        except MemoryError as raised:
+            self.reserve = None
+            status, output, cut, error = "failed", "null", False, self.told(raised)
+        self.output.flush()
+        rest = dumps({"status": status, "error": error, "cut": cut})
+        return f'{rest[:-1]}, "output": {output}}}'
+
+    def told(self, raised):
+        """The error for the gate; an error while telling is told by its type alone."""
+        try:
+            return cell.describe(raised, self.number)
+        except (Exception, RecursionError):
+            name = type(raised).__name__
+            return {"type": name, "message": cell.message(raised, self.number), "traceback": ""}
+
+
+GUEST = Guest()
+sys.modules["__main__"] = GUEST.module
+sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = GUEST.output
+sys.stdin = sys.__stdin__ = None
+importlib.import_module = GUEST.imports.import_module
+builtins.PermissionDenied = tools.PermissionDenied
+builtins.ToolError = tools.ToolError
+
+
+class WitWorld:
+    def run(self, code: str, request: str) -> str:
+        return GUEST.run(code, request)
+
+
+library.detach()

@@ -1,0 +1,276 @@
+//! The rules of a derived policy, each with examples that must hold at load.
+
+use std::fmt::Write as _;
+
+use super::super::answers::Control;
+use super::super::write::{array, quoted};
+use super::text::answer_lines;
+use super::{FINAL_ANSWER, Plan};
+use crate::model::EffectClass;
+
+/// A tool that no policy declares.
+const UNDECLARED: &str = "undeclared_tool";
+
+/// One rule before it is text.
+struct Draft<'d> {
+    comment: &'d str,
+    id: &'d str,
+    effect: &'d str,
+    actions: &'d [&'d str],
+    resources: Vec<&'d str>,
+    effects: &'d [EffectClass],
+    except: Vec<&'d str>,
+    when: String,
+    controls: &'d [Control],
+    reason: &'d str,
+    examples: Vec<String>,
+}
+
+impl Default for Draft<'_> {
+    fn default() -> Self {
+        Self {
+            comment: "",
+            id: "",
+            effect: "allow",
+            actions: &[],
+            resources: Vec::new(),
+            effects: &[],
+            except: Vec::new(),
+            when: String::new(),
+            controls: &[],
+            reason: "",
+            examples: Vec::new(),
+        }
+    }
+}
+
+pub(super) fn write(plan: &Plan<'_>, out: &mut String) {
+    out.push_str("\n# Rules. Their order does not matter: deny beats ask, ask beats allow, nothing means deny.\n");
+    let mut drafts = tool_rules(plan);
+    drafts.extend(grants(plan));
+    drafts.extend(code_rules());
+    drafts.extend(party_rules(plan));
+    drafts.extend(watch_rules(plan));
+    for (at, draft) in drafts.iter().enumerate() {
+        if at > 0 {
+            out.push('\n');
+        }
+        write_rule(plan, draft, out);
+    }
+}
+
+fn write_rule(plan: &Plan<'_>, draft: &Draft<'_>, out: &mut String) {
+    if !draft.comment.is_empty() {
+        let _ = writeln!(out, "# {}", draft.comment);
+    }
+    let actions = array(draft.actions.iter().copied());
+    let _ = write!(out, "[[rule]]\nid = {}\neffect = \"{}\"\nactions = {actions}\n", quoted(draft.id), draft.effect);
+    let effects: Vec<_> = draft.effects.iter().map(|class| class.word()).collect();
+    for (key, words) in [("resources", &draft.resources), ("effects", &effects), ("except", &draft.except)] {
+        if !words.is_empty() {
+            let _ = writeln!(out, "{key} = {}", array(words.iter().copied()));
+        }
+    }
+    if !draft.when.is_empty() {
+        let _ = writeln!(out, "when = {}", quoted(&draft.when));
+    }
+    out.push_str(&answer_lines(&plan.answers(draft.controls), true));
+    let _ = writeln!(out, "reason = {}", quoted(draft.reason));
+    for example in &draft.examples {
+        let _ = write!(out, "\n[[rule.expect]]\n{example}");
+    }
+}
+
+/// An example as the lines of its table.
+fn example(action: &str, resource: &str, args: &str, labels: &str, decision: &str) -> String {
+    let mut lines = format!("action = \"{action}\"\nresource = {}\n", quoted(resource));
+    for (key, value) in [("args", args), ("labels", labels)] {
+        if !value.is_empty() {
+            let _ = writeln!(lines, "{key} = {value}");
+        }
+    }
+    let _ = writeln!(lines, "decision = \"{decision}\"");
+    lines
+}
+
+fn tool_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
+    let granted: Vec<&str> = plan.options.allowed.iter().map(String::as_str).collect();
+    let bounds = &plan.bounds;
+    let answer = example("tool.call", FINAL_ANSWER, "{ answer = \"done\" }", "", "allow");
+    let unknown = example("tool.call", UNDECLARED, "", "", "deny");
+    let asked = match plan.options.example(&bounds.asked) {
+        Some(tool) => example("tool.call", tool, "", "", "ask"),
+        None => unknown.clone(),
+    };
+    let executes = match plan.options.example(&[EffectClass::Exec]) {
+        Some(tool) => example("tool.call", tool, "", "", "deny"),
+        None => unknown.clone(),
+    };
+    vec![
+        Draft {
+            comment: "Dynamic tool use decides which classes need no person.",
+            id: "tools-allowed",
+            actions: &["tool.call"],
+            effects: &bounds.mild,
+            controls: &[Control::Tools],
+            reason: "tools of these classes may be called without a person",
+            examples: vec![answer, unknown],
+            ..Draft::default()
+        },
+        Draft {
+            id: "tools-asked",
+            effect: "ask",
+            actions: &["tool.call"],
+            effects: &bounds.asked,
+            except: granted.clone(),
+            controls: &[Control::Outward],
+            reason: "a person decides about tools that change, send or spend",
+            examples: vec![asked],
+            ..Draft::default()
+        },
+        Draft {
+            comment: "Code and commands run in the sandbox or not at all.",
+            id: "exec-denied",
+            effect: "deny",
+            actions: &["tool.call"],
+            effects: &[EffectClass::Exec],
+            except: granted,
+            controls: &[Control::Exec],
+            reason: "nothing is executed outside the sandbox; run it as generated code instead",
+            examples: vec![executes],
+            ..Draft::default()
+        },
+    ]
+}
+
+/// One allow rule per tool that the operator granted; mild ones are allowed already.
+fn grants<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
+    if plan.options.allowed.is_empty() {
+        return Vec::new();
+    }
+    let tools: Vec<&str> = plan.options.allowed.iter().map(String::as_str).collect();
+    let examples = tools.iter().map(|tool| example("tool.call", tool, "", "[\"untrusted\"]", "allow")).collect();
+    vec![Draft {
+        comment: "Granted by the operator, also in an untrusted session; take a tool out here and off `except` to be asked.",
+        id: "tools-granted",
+        actions: &["tool.call"],
+        resources: tools,
+        controls: &[Control::Tools],
+        reason: "the operator granted these tools",
+        examples,
+        ..Draft::default()
+    }]
+}
+
+fn code_rules<'p>() -> Vec<Draft<'p>> {
+    let import = |module, decision| example("code.import", module, "", "", decision);
+    vec![
+        Draft {
+            comment: "Generated code, within [code].",
+            id: "code-in-sandbox",
+            actions: &["code.run"],
+            resources: vec!["python"],
+            controls: &[Control::Code],
+            reason: "generated code runs in the sandbox, within its limits",
+            examples: vec![
+                example("code.run", "python", "{ code = \"print(1)\" }", "", "allow"),
+                example("code.run", "shell", "{ code = \"ls\" }", "", "deny"),
+            ],
+            ..Draft::default()
+        },
+        Draft {
+            comment: "Modules are those of [code] imports; any other is denied.",
+            id: "imports-listed",
+            actions: &["code.import"],
+            controls: &[Control::Code],
+            reason: "generated code may import the modules listed in [code]",
+            examples: vec![import("math", "allow"), import("socket", "deny"), import("subprocess", "deny")],
+            ..Draft::default()
+        },
+    ]
+}
+
+fn party_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
+    let stranger = example("agent.invoke", "undeclared_agent", "", "", "deny");
+    let mut peers: Vec<_> =
+        plan.options.peers.iter().map(|peer| example("agent.invoke", peer, "", "", "allow")).collect();
+    peers.push(stranger);
+    vec![
+        Draft {
+            comment: "Models answer within the budget of tokens.",
+            id: "model-generates",
+            actions: &["model.generate"],
+            controls: &[Control::Tokens],
+            reason: "the agent may ask its model, within the budget of tokens",
+            examples: vec![example("model.generate", "any-model", "{ max_tokens = 1000 }", "", "allow")],
+            ..Draft::default()
+        },
+        Draft {
+            comment: "Peers are those of [peers]; any other is denied.",
+            id: "peers-listed",
+            actions: &["agent.invoke"],
+            controls: &[Control::Peers],
+            reason: "tasks may be handed to the agents listed in [peers]",
+            examples: peers,
+            ..Draft::default()
+        },
+        Draft {
+            comment: "Packages are those pinned in [[registry]]; any other is denied.",
+            id: "packages-pinned",
+            actions: &["package.fetch"],
+            controls: &[Control::Registry],
+            reason: "packages may be fetched at the revisions pinned in [[registry]]",
+            examples: vec![example("package.fetch", "undeclared-package", "", "", "deny")],
+            ..Draft::default()
+        },
+    ]
+}
+
+/// Rules that watch what has happened in the session.
+fn watch_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
+    const OUTWARD: [EffectClass; 3] = [EffectClass::Write, EffectClass::Network, EffectClass::Spend];
+    const TAINTED: &str = "context.labels.contains(\"untrusted\")";
+    let granted: Vec<&str> = plan.options.allowed.iter().map(String::as_str).collect();
+    let tainted = match plan.options.example(&OUTWARD) {
+        Some(tool) => example("tool.call", tool, "", "[\"untrusted\"]", "ask"),
+        None => example("tool.call", FINAL_ANSWER, "{ answer = \"done\" }", "[\"untrusted\"]", "allow"),
+    };
+    let steps = format!("context.since_person >= {}", plan.bounds.steps);
+    vec![
+        Draft {
+            comment: "What came from outside may carry instructions; a person looks before they can act.",
+            id: "untrusted-asks",
+            effect: "ask",
+            actions: &["tool.call"],
+            effects: &OUTWARD,
+            except: granted,
+            when: TAINTED.to_owned(),
+            controls: &[Control::Untrusted],
+            reason: "the session has read untrusted data; a person decides before it changes, sends or spends",
+            examples: vec![tainted],
+            ..Draft::default()
+        },
+        Draft {
+            id: "untrusted-asks-handing-on",
+            effect: "ask",
+            actions: &["agent.invoke", "package.fetch"],
+            when: TAINTED.to_owned(),
+            controls: &[Control::Untrusted],
+            reason: "the session has read untrusted data; a person decides before it is handed on",
+            examples: vec![example("agent.invoke", "undeclared_agent", "", "[\"untrusted\"]", "deny")],
+            ..Draft::default()
+        },
+        Draft {
+            comment: "Autonomy decides how many calls run before a person is asked again.",
+            id: "person-after-steps",
+            effect: "ask",
+            actions: &["tool.call", "code.run", "agent.invoke"],
+            except: vec![FINAL_ANSWER],
+            when: steps,
+            controls: &[Control::Person],
+            reason: "many calls have run since a person last looked",
+            examples: vec![example("code.run", "python", "{ code = \"print(1)\" }", "", "allow")],
+            ..Draft::default()
+        },
+    ]
+}

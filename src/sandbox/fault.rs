@@ -1,0 +1,30 @@
+//! Why a sandbox could not be opened or an interpreter not started, in words that say what to do.
+
+use crate::model::Outcome;
+
+/// A fault of the sandbox itself, never of the program that runs in it.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxFault {
+    /// The cache folder cannot be used.
+    #[error("the sandbox's cache folder cannot be used: {0}; set WEIR_CACHE to a folder that you own")]
+    Cache(String),
+    /// The interpreter could not be built.
+    #[error("the sandbox's interpreter could not be built: {0}")]
+    Build(String),
+    /// The interpreter could not be compiled or loaded.
+    #[error("the sandbox's interpreter could not be loaded: {0}")]
+    Load(String),
+    /// The grant names something that cannot be given.
+    #[error("the sandbox cannot give what the policy grants: {0}")]
+    Grant(String),
+    /// The memory limit is below what an empty interpreter needs.
+    #[error("the memory limit of {0} bytes is less than an empty interpreter needs (about 24 MiB)")]
+    Memory(u64),
+}
+
+impl SandboxFault {
+    /// The outcome of an execution that could not start.
+    pub(crate) fn outcome(&self) -> Outcome {
+        super::broken(&self.to_string())
+    }
+}

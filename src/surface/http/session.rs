@@ -1,0 +1,304 @@
+//! Sessions: who may speak in which conversation, with which tools, in which run.
+//!
+//! A session's id is made here from 128 random bits; what it has spent and seen is the gate's.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::app::{App, blocking, fresh, no_session};
+use super::body::{Id, Strict};
+use super::error::{Fault, Refusal};
+use super::execution::{Execution, no_execution};
+use crate::model::{Limits, Name, Subject};
+use crate::pep::port::ToolSpec;
+use crate::surface::lock;
+
+/// Every open session.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<Name, Session>>);
+
+struct Session {
+    tools: Arc<[ToolSpec]>,
+    run: Name,
+    delegation: Vec<Name>,
+    /// The last execution; its last event can be fetched until the next one begins.
+    execution: Option<Arc<Execution>>,
+    used: Instant,
+}
+
+/// What a new execution needs of its session.
+pub(super) struct Begun {
+    pub(super) subject: Subject,
+    pub(super) tools: Arc<[ToolSpec]>,
+    pub(super) execution: Arc<Execution>,
+}
+
+impl Session {
+    fn is_busy(&self) -> bool {
+        self.execution.as_ref().is_some_and(|execution| !execution.has_ended())
+    }
+}
+
+impl Sessions {
+    /// Open sessions.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    /// Executions that have not ended.
+    pub(super) fn executing(&self) -> usize {
+        lock(&self.0).values().filter(|session| session.is_busy()).count()
+    }
+
+    /// Every open session with its current run.
+    pub(super) fn runs(&self) -> Vec<(Name, Name)> {
+        lock(&self.0).iter().map(|(id, session)| (id.clone(), session.run.clone())).collect()
+    }
+
+    /// Runs `each` on the open session `id` and notes that it was used.
+    fn with<T>(&self, id: &Name, each: impl FnOnce(&mut Session) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let mut sessions = lock(&self.0);
+        let session = sessions.get_mut(id).ok_or_else(no_session)?;
+        session.used = Instant::now();
+        each(session)
+    }
+
+    fn insert(&self, id: Name, session: Session) -> Result<(), Refusal> {
+        let mut sessions = lock(&self.0);
+        if sessions.len() >= Limits::SESSIONS {
+            let text = format!("{} sessions are open, which is the most; close one first", Limits::SESSIONS);
+            return Err(Refusal::new(Fault::SessionLimit, text));
+        }
+        sessions.insert(id, session);
+        Ok(())
+    }
+
+    /// The subject of a call made in session `id` now.
+    pub(super) fn subject(&self, app: &App, id: &Name) -> Result<Subject, Refusal> {
+        self.with(id, |session| Ok(app.subject(id.clone(), session.run.clone(), session.delegation.clone())))
+    }
+
+    /// Makes `execution` the one of session `id`.
+    ///
+    /// # Errors
+    /// A conflict while another has not ended.
+    pub(super) fn begin(&self, app: &App, id: &Name, execution: Arc<Execution>) -> Result<Begun, Refusal> {
+        self.with(id, |session| {
+            if session.is_busy() {
+                let text = "the session's execution has not ended: resume or cancel it first";
+                return Err(Refusal::new(Fault::Conflict, text));
+            }
+            session.execution = Some(execution.clone());
+            let subject = app.subject(id.clone(), session.run.clone(), session.delegation.clone());
+            Ok(Begun { subject, tools: session.tools.clone(), execution })
+        })
+    }
+
+    /// The execution of session `id`.
+    pub(super) fn execution_of(&self, id: &Name) -> Result<Arc<Execution>, Refusal> {
+        self.with(id, |session| session.execution.clone().ok_or_else(no_execution))
+    }
+
+    /// The execution `id`, whichever session it belongs to.
+    pub(super) fn execution(&self, id: &Name) -> Result<Arc<Execution>, Refusal> {
+        let mut sessions = lock(&self.0);
+        let of = |session: &&mut Session| session.execution.as_ref().is_some_and(|execution| execution.id() == id);
+        let session = sessions.values_mut().find(of).ok_or_else(no_execution)?;
+        session.used = Instant::now();
+        session.execution.clone().ok_or_else(no_execution)
+    }
+
+    /// Every execution that has not ended.
+    pub(super) fn unfinished(&self) -> Vec<Arc<Execution>> {
+        let sessions = lock(&self.0);
+        let executions = sessions.values().filter_map(|session| session.execution.as_ref());
+        executions.filter(|execution| !execution.has_ended()).cloned().collect()
+    }
+
+    /// Sessions that nobody has used for `idle`.
+    pub(super) fn idle(&self, idle: Duration) -> Vec<Name> {
+        let sessions = lock(&self.0);
+        let unused = sessions.iter().filter(|(_, session)| !session.is_busy() && session.used.elapsed() >= idle);
+        unused.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Every open session's id.
+    pub(super) fn ids(&self) -> Vec<Name> {
+        lock(&self.0).keys().cloned().collect()
+    }
+}
+
+/// Cancels `execution` and takes back what it asked a person.
+pub(super) fn cancel(app: &App, execution: &Execution) {
+    execution.cancel();
+    app.config.desk.withdraw(execution.id());
+}
+
+/// Closes session `id`: cancels what runs and makes the executor forget the session.
+///
+/// # Errors
+/// No such session.
+pub(super) async fn close(app: &Arc<App>, id: Name) -> Result<(), Refusal> {
+    let session = lock(&app.sessions.0).remove(&id).ok_or_else(no_session)?;
+    if let Some(execution) = session.execution.filter(|execution| !execution.has_ended()) {
+        cancel(app, &execution);
+        if !execution.close_at_end() {
+            execution.ended_within(app.config.grace).await;
+            return Ok(());
+        }
+    }
+    let executor = app.executor.clone();
+    blocking(move || executor.close(&id)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewSession {
+    tools: Vec<ToolSpec>,
+    #[serde(default)]
+    delegation: Vec<Name>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewTools {
+    tools: Vec<ToolSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// `POST /v1/sessions`
+pub(super) async fn open(
+    State(app): State<Arc<App>>,
+    Strict(body): Strict<NewSession>,
+) -> Result<(StatusCode, Json<Value>), Refusal> {
+    app.check_open()?;
+    check_tools(&body.tools)?;
+    if body.delegation.len() > Limits::DELEGATION {
+        return Err(Refusal::malformed(format!("`delegation` has at most {} agents", Limits::DELEGATION)));
+    }
+    let (id, run) = (fresh()?, fresh()?);
+    let (tools, used) = (body.tools.into(), Instant::now());
+    let session = Session { tools, run: run.clone(), delegation: body.delegation, execution: None, used };
+    app.sessions.insert(id.clone(), session)?;
+    let compiled = app.gate.policy();
+    let code = compiled.policy().code.as_ref();
+    let answer = json!({
+        "session": id,
+        "run": run,
+        "agent": app.config.agent,
+        "policy": compiled.policy().digest,
+        "imports": code.map_or(&[][..], |code| &code.imports),
+        "limits": code.map(|code| code.limits),
+    });
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// `PUT /v1/sessions/{s}/tools`
+pub(super) async fn set_tools(
+    State(app): State<Arc<App>>,
+    Id(id): Id,
+    Strict(body): Strict<NewTools>,
+) -> Result<Json<Value>, Refusal> {
+    app.check_open()?;
+    check_tools(&body.tools)?;
+    app.sessions.with(&id, |session| {
+        session.tools = body.tools.into();
+        Ok(Json(json!({})))
+    })
+}
+
+/// `POST /v1/sessions/{s}/runs`
+pub(super) async fn new_run(
+    State(app): State<Arc<App>>,
+    Id(id): Id,
+    Strict(Nothing {}): Strict<Nothing>,
+) -> Result<(StatusCode, Json<Value>), Refusal> {
+    app.check_open()?;
+    let run = fresh()?;
+    app.sessions.with(&id, |session| {
+        if session.is_busy() {
+            return Err(Refusal::new(
+                Fault::Conflict,
+                "a run cannot begin while the session's execution has not ended",
+            ));
+        }
+        session.run = run.clone();
+        Ok((StatusCode::CREATED, Json(json!({"run": run}))))
+    })
+}
+
+/// `DELETE /v1/sessions/{s}`
+pub(super) async fn delete(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>, Refusal> {
+    // Closing goes on when the client does not wait for it.
+    let closing = tokio::spawn(async move { close(&app, id).await });
+    closing.await.map_err(|_| Refusal::internal())??;
+    Ok(Json(json!({})))
+}
+
+/// Tool and parameter names become names in generated code: identifiers, each once.
+fn check_tools(tools: &[ToolSpec]) -> Result<(), Refusal> {
+    if tools.len() > Limits::TOOLS {
+        return Err(Refusal::malformed(format!("a session has at most {} tools", Limits::TOOLS)));
+    }
+    check_names(tools.iter().map(|tool| &tool.name), "tool")?;
+    tools.iter().try_for_each(|tool| check_names(tool.params.iter().map(|param| &param.name), "parameter"))
+}
+
+fn check_names<'n>(names: impl Iterator<Item = &'n Name>, what: &str) -> Result<(), Refusal> {
+    let mut seen = HashSet::new();
+    for name in names {
+        if !is_identifier(name.as_str()) {
+            return Err(Refusal::malformed(format!("the {what} name `{name}` is not a Python identifier in ASCII")));
+        }
+        if !seen.insert(name) {
+            return Err(Refusal::malformed(format!("the {what} name `{name}` is there twice")));
+        }
+    }
+    Ok(())
+}
+
+fn is_identifier(text: &str) -> bool {
+    !text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pep::port::Param;
+
+    fn tool(name: &str, params: &[&str]) -> ToolSpec {
+        let param = |name: &&str| Param { name: Name::new(*name).unwrap(), required: true };
+        ToolSpec {
+            name: Name::new(name).unwrap(),
+            description: String::new(),
+            params: params.iter().map(param).collect(),
+            is_final: false,
+            is_agent: false,
+        }
+    }
+
+    #[test]
+    fn tools_have_distinct_identifiers() {
+        assert!(check_tools(&[tool("search", &["query", "n"]), tool("_x1", &[])]).is_ok());
+        for bad in [
+            vec![tool("a.b", &[])],
+            vec![tool("1a", &[])],
+            vec![tool("a", &[]), tool("a", &[])],
+            vec![tool("a", &["x", "x"])],
+            vec![tool("a", &["x:y"])],
+            vec![tool("a", &[]); Limits::TOOLS + 1],
+        ] {
+            assert!(check_tools(&bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The sidecar over real sockets: a plain client, a real gate, a scripted executor.
+
+mod entry;
+mod hosting;
+mod life;
+mod reading;
+mod rig;
+mod running;

@@ -225,7 +225,7 @@ fn as_step(step: RecordedStep, answer: Answer, calls: Vec<String>) -> Step {
         logs: outcome.logs,
         answer: outcome.is_final.then_some(outcome.output),
         stopped: if refused { message.clone() } else { denial },
-        error: if refused { None } else { message },
+        error: if refused || outcome.stopped.is_some() { None } else { message },
         notices: outcome.notices,
         calls,
         fuel: outcome.usage.of(crate::model::Kind::Fuel),

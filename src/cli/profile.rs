@@ -128,7 +128,7 @@ impl Score {
 
 /// AIVSS v0.8 in tenths.
 fn aivss(base: u8, sum: u32, multiplier: u16, mitigation: u16) -> u8 {
-    crate::risk::aivss_v08(base, sum, multiplier, mitigation)
+    crate::risk::aivss::aivss_v08(base, sum, multiplier, mitigation)
 }
 
 fn tenths(value: u8) -> String {

@@ -168,7 +168,7 @@ fn evidence(locked: &Locked<'_>, call: &Call, seen: &Seen<'_>) -> Evidence {
         resource: call.resource.name.clone(),
         happened: seen.happened,
         labels: session.map(|session| session.labels.iter().cloned().collect()).unwrap_or_default(),
-        action_digest: call.digest(),
+        action_digest: call.deed(),
         input_digest: seen.input,
         delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
         protected_path: seen.decision.reason.code == ReasonCode::ProtectedPath,

@@ -29,7 +29,7 @@ fn text(rules: usize) -> String {
         let rule = |id: &str, effect: &str, when: &str| {
             let when = if when.is_empty() { String::new() } else { format!("when = '''{when}'''\n") };
             format!(
-                "\n[[rule]]\nid = \"{id}{tool}\"\neffect = \"{effect}\"\nactions = [\"tool.call\"]\ntools = [\"tool{tool}\"]\n{when}answers = [\"L3/tool-misuse\"]\nreason = \"bench\"\n"
+                "\n[[rule]]\nid = \"{id}{tool}\"\neffect = \"{effect}\"\nactions = [\"tool.call\"]\nresources = [\"tool{tool}\"]\n{when}answers = [\"L3/tool-misuse\"]\nreason = \"bench\"\n"
             )
         };
         text.push_str(&rule("allow", "allow", ""));

@@ -208,7 +208,7 @@ fn law_1_a_panic_of_a_port_denies() {
     struct Startled;
     impl Approver for Startled {
         fn ask(&self, _: &Call, _: &str, _: Digest, _: weir::model::Millis) -> Approval {
-            panic!("the approver breaks")
+            panic!("{}: the approver breaks", support::EXPECTED)
         }
     }
     let world = World::default();
@@ -399,10 +399,10 @@ proptest! {
         // A nested call's arguments went through the program's own text once more.
         let again: Value = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(of("code.0"), Some(again.to_string()));
-        for entry in world.store.entries() {
-            if let Body::Intent { call, args, .. } = entry.body {
+        for entry in world.store.entries().iter() {
+            if let Body::Intent { call, args, .. } = &entry.body {
                 let ran = ran.iter().find(|ran| ran.id == call.id).expect("it ran");
-                prop_assert_eq!(args, Digest::of(ran.args.as_bytes()), "{}", call.id);
+                prop_assert_eq!(*args, Digest::of(ran.args.as_bytes()), "{}", call.id);
             }
         }
         world.store.story().assert_ended();
@@ -724,13 +724,13 @@ fn law_6_policies_count_in_the_order_of_the_journal() {
         }
     });
     let mut force = None;
-    for entry in world.store.entries() {
-        match entry.body {
+    for entry in world.store.entries().iter() {
+        match &entry.body {
             Body::Policy { digest, before, .. } => {
-                assert_eq!(before, force);
-                force = Some(digest);
+                assert_eq!(*before, force);
+                force = Some(*digest);
             }
-            Body::Intent { policy, call, .. } => assert_eq!(Some(policy), force, "{} under a policy gone by", call.id),
+            Body::Intent { policy, call, .. } => assert_eq!(Some(*policy), force, "{} under a policy gone by", call.id),
             _ => {}
         }
     }

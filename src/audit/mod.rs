@@ -10,11 +10,11 @@ mod show;
 mod story;
 mod verify;
 
-pub use chain::{Chain, Sealed};
+pub use chain::{BodyText, Chain, Sealed};
 pub use entry::{Body, Entry, OutcomeEntry};
 pub use key::{Key, PublicKey};
 pub use receipt::{
     Algorithm, Asked, Context, Decided, Execution, PolicyRef, Receipt, ReceiptParts, Requester, Ruling, Signature,
 };
-pub use show::{clean, row, table, utc};
+pub use show::{clean, ended, row, table, utc};
 pub use verify::{Bad, Head, Reading, Verified, verify};

@@ -1,7 +1,7 @@
 //! Entries as lines for people: one aligned line per call, harmless on any terminal.
 
-use super::{Receipt, Ruling};
-use crate::model::{Amounts, Status, Timestamp};
+use super::{Body, Entry, Receipt, Ruling};
+use crate::model::{Amounts, Evidence, Status, Timestamp};
 
 /// Headings of [`row`]'s columns.
 const HEAD: [&str; 8] = ["time (UTC)", "decision", "action", "resource", "status", "used", "rule", "answers"];
@@ -30,6 +30,32 @@ pub fn row(receipt: &Receipt) -> [String; 8] {
         used,
         clean(receipt.decision.rule.as_deref().unwrap_or("-")),
         if answers.is_empty() { "-".to_owned() } else { answers.join(" ") },
+    ]
+}
+
+/// The row of an entry that ends a call, with the session it belongs to; `None` for other entries.
+#[must_use]
+pub fn ended(entry: &Entry) -> Option<(&str, [String; 8])> {
+    match &entry.body {
+        Body::Outcome(outcome) => {
+            Some((outcome.receipt.action.requester_context.session.as_str(), row(&outcome.receipt)))
+        }
+        Body::Expire { posted, evidence, .. } => Some((evidence.session.as_str(), expired(entry.at, posted, evidence))),
+        _ => None,
+    }
+}
+
+fn expired(at: Timestamp, posted: &Amounts, evidence: &Evidence) -> [String; 8] {
+    let dash = || "-".to_owned();
+    [
+        utc(at),
+        "allow".to_owned(),
+        evidence.action.word().to_owned(),
+        clean(evidence.resource.as_str()),
+        "lost".to_owned(),
+        amounts(posted),
+        dash(),
+        dash(),
     ]
 }
 

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::audit::Head;
 use crate::journal;
 use crate::model::{Limits, Name, Timestamp};
 use crate::pdp::Compiled;
 use crate::pep::Gate;
 use crate::pep::port::{Approver, Clock};
 use crate::policy;
+use crate::sandbox::{Sandbox, SandboxConfig};
 
 /// The clock of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +58,17 @@ pub(super) fn policy(path: &Path) -> Result<Arc<Compiled>, String> {
 /// Opens the gate of the store in `folder`.
 pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Approver>) -> Result<Gate, String> {
     let key = journal::key(folder)?;
-    let store = journal::Sqlite::open(folder, &key)?;
-    Gate::open(policy, Box::new(store), Box::new(SystemClock), approver, key).map_err(|fault| {
-        format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display())
-    })
+    let sealing = journal::key(folder)?;
+    let seal = Box::new(move |count, hash| Head::sign(count, hash, &sealing));
+    let store = journal::Sqlite::open(folder, seal).map_err(|fault| fault.to_string())?;
+    Gate::open(policy, Box::new(store), Box::new(SystemClock), approver, key)
+        .map_err(|fault| format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display()))
+}
+
+/// The sandbox, with the first build of the guest shown as it goes.
+pub(super) fn sandbox() -> Result<Sandbox, String> {
+    let config = SandboxConfig { progress: Arc::new(super::guest::Shown::default()), ..SandboxConfig::default() };
+    Sandbox::open(config).map_err(|fault| fault.to_string())
 }
 
 /// The store's folder: as given, or the default one.

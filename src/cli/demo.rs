@@ -18,9 +18,9 @@ use crate::audit::{self, PublicKey};
 use crate::journal;
 use crate::model::{Action, Call, Resource, Status, Subject};
 use crate::pdp::Compiled;
-use crate::pep::port::{Journal as _, Nobody};
+use crate::pep::port::Nobody;
 use crate::pep::{Answer, Gate};
-use crate::policy::{self, Profile};
+use crate::policy::{self, Certainty, Profile, Severity};
 use crate::risk::FactorScore;
 use crate::sandbox::Sandbox;
 use tools::Tools;
@@ -111,7 +111,7 @@ struct Audit {
 pub(super) fn run(args: Args) -> Result<u8, String> {
     let started = Instant::now();
     let temporary = tempdir(args.keep.as_deref())?;
-    let sandbox = Sandbox::open(crate::sandbox::Config::default()).map_err(|fault| fault.to_string())?;
+    let sandbox = compose::sandbox()?;
     let report = play(&sandbox, temporary.path(), started);
     temporary.close();
     let report = report?;
@@ -129,11 +129,14 @@ fn play(sandbox: &Sandbox, folder: &Path, started: Instant) -> Result<Report, St
     let profile = policy::import(LISTING.as_bytes(), "listing.txt").map_err(|faults| faults.to_string())?;
     let policy = policy::parse(POLICY.as_bytes(), "policy.toml").map_err(|faults| faults.to_string())?;
     let remarks = policy::check(&policy);
-    let shown = (profile_shown(&profile), PolicyShown {
-        rules: policy.rules.len(),
-        budgets: policy.budgets.len(),
-        unanswered: remarks.iter().filter(|remark| remark.is_error()).count(),
-    });
+    let shown = (
+        profile_shown(&profile),
+        PolicyShown {
+            rules: policy.rules.len(),
+            budgets: policy.budgets.len(),
+            unanswered: remarks.iter().filter(|remark| remark.severity == Severity::Error).count(),
+        },
+    );
     let compiled = Compiled::new(policy).map_err(|faults| faults.to_string())?;
     let recorded: Recorded = toml::from_str(RUN).map_err(|error| error.to_string())?;
 
@@ -166,11 +169,17 @@ fn profile_shown(profile: &Profile) -> ProfileShown {
         id: profile.id.to_string(),
         factor_sum: f64::from(profile.factors.sum_hundredths()) / 100.0,
         threats: profile.threats().len(),
-        uncertain_layers: profile.uncertain_layers(),
+        uncertain_layers: profile.layers.iter().filter(|layer| layer.certainty == Certainty::Uncertain).count(),
     }
 }
 
-fn execute(gate: &Gate, sandbox: &Sandbox, tools: &Arc<Tools>, subject: &Subject, step: RecordedStep) -> Result<Step, String> {
+fn execute(
+    gate: &Gate,
+    sandbox: &Sandbox,
+    tools: &Arc<Tools>,
+    subject: &Subject,
+    step: RecordedStep,
+) -> Result<Step, String> {
     let mut arguments = Map::new();
     arguments.insert("code".to_owned(), Value::String(step.code.clone()));
     let call = Call {
@@ -193,8 +202,17 @@ fn as_step(step: RecordedStep, answer: Answer, calls: Vec<String>) -> Step {
         let status = Status::Denied;
         let RecordedStep { says, code, expect } = step;
         return Step {
-            says, code, status, expected: expect, logs: String::new(), answer: None, stopped: denial, error: None,
-            notices: Vec::new(), calls, fuel: 0,
+            says,
+            code,
+            status,
+            expected: expect,
+            logs: String::new(),
+            answer: None,
+            stopped: denial,
+            error: None,
+            notices: Vec::new(),
+            calls,
+            fuel: 0,
         };
     };
     let message = outcome.error.map(|error| error.message);
@@ -207,7 +225,7 @@ fn as_step(step: RecordedStep, answer: Answer, calls: Vec<String>) -> Step {
         logs: outcome.logs,
         answer: outcome.is_final.then_some(outcome.output),
         stopped: if refused { message.clone() } else { denial },
-        error: if refused { None } else { message },
+        error: if refused || outcome.stopped.is_some() { None } else { message },
         notices: outcome.notices,
         calls,
         fuel: outcome.usage.of(crate::model::Kind::Fuel),
@@ -216,7 +234,7 @@ fn as_step(step: RecordedStep, answer: Answer, calls: Vec<String>) -> Step {
 
 /// Verifies the journal, then flips one byte of a copy and verifies that.
 fn tamper(folder: &Path) -> Result<Audit, String> {
-    let store = journal::Sqlite::read(folder)?;
+    let store = journal::Reader::open(folder).map_err(|fault| fault.to_string())?;
     let mut texts = Vec::new();
     let head = store.replay(&mut |text| texts.push(text)).map_err(|fault| fault.to_string())?;
     let key = journal::public_key(folder)?;

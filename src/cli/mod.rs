@@ -19,14 +19,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// A policy-enforcing runtime gate for AI agents.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "weir", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Show the whole job on a recorded agent run: no network, no key.
     Demo(demo::Args),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::compose;
-use crate::sandbox::Sandbox;
+use crate::pep::port::{Approver, Nobody};
 use crate::surface::{self, Secret, Shutdown, Sidecar};
 
 /// Serve the gate on a Unix socket or on loopback TCP.
@@ -48,17 +48,18 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     config.operator_token = args.operator_token_file.as_deref().map(secret).transpose()?;
     config.unix = args.socket;
     config.tcp = args.tcp;
-    let desk = config.desk.clone();
+    let approver: Box<dyn Approver> =
+        if config.operator_token.is_some() { Box::new(config.desk.clone()) } else { Box::new(Nobody) };
     // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
     let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
     let folder = compose::home(args.store)?;
-    let gate = compose::gate(policy, &folder, Box::new(desk))?;
-    let sandbox = Sandbox::open(crate::sandbox::Config::default()).map_err(|fault| fault.to_string())?;
+    let gate = compose::gate(policy, &folder, approver)?;
+    let sandbox = compose::sandbox()?;
     let listening = sidecar.addresses().clone();
     let unix = listening.unix.map(|path| format!("unix:{}", path.display()));
     let tcp = listening.tcp.map(|address| format!("http://{address}"));
     for address in unix.into_iter().chain(tcp) {
-        eprintln!("weir listens on {address}");
+        anstream::eprintln!("weir: listening on {address}");
     }
     let (gate, sandbox) = (Arc::new(gate), Arc::new(sandbox));
     sidecar.serve(gate, sandbox, Shutdown::on_signals()).map_err(|fault| fault.to_string())?;

@@ -168,7 +168,7 @@ fn evidence(locked: &Locked<'_>, call: &Call, seen: &Seen<'_>) -> Evidence {
         resource: call.resource.name.clone(),
         happened: seen.happened,
         labels: session.map(|session| session.labels.iter().cloned().collect()).unwrap_or_default(),
-        action_digest: call.digest(),
+        action_digest: call.deed(),
         input_digest: seen.input,
         delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
         protected_path: seen.decision.reason.code == ReasonCode::ProtectedPath,
@@ -234,9 +234,16 @@ fn labels(decision: &Decision, outcome: &Outcome) -> Vec<String> {
     decision.obligations.iter().map(|Obligation::AddLabel(label)| label.clone()).collect()
 }
 
+/// How the text of every denial begins.
+const MARK: &str = "[weir] denied ";
+
 /// The denial text of an execution that the gate itself stopped.
 fn stopped(call: &Call, decision: &Decision, outcome: &Outcome) -> Option<String> {
     let code = outcome.stopped?;
+    if let Some(own) = outcome.error.as_ref().map(|error| &error.message).filter(|text| text.starts_with(MARK)) {
+        // A call inside was denied: its text says more than this one could.
+        return Some(own.clone());
+    }
     let detail = outcome.error.as_ref().map_or_else(String::new, |error| error.message.clone());
     let reason = Reason { rule: None, answers: decision.reason.answers.clone(), ..Reason::new(code, detail) };
     Some(reason.denial(&what(call)))

@@ -55,7 +55,7 @@ fn end(args: &Map<String, Value>) -> Outcome {
         Some("unknown") => Status::Unknown,
         Some("broken") => Status::Broken,
         Some("exhausted") => Status::Exhausted,
-        Some("panic") => panic!("a tool that panics"),
+        Some("panic") => panic!("{}: a tool breaks", super::EXPECTED),
         _ => Status::Done,
     };
     let output = json!({ "echo": args.get("q") });

@@ -21,6 +21,22 @@ use weir::policy::Policy;
 pub use host::{Host, Line, step};
 pub use store::{Break, Store};
 
+/// How panics begin that a test causes on purpose; they are not printed.
+pub const EXPECTED: &str = "on purpose";
+
+fn silence_expected_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let expected = info.payload_as_str().is_some_and(|text| text.starts_with(EXPECTED));
+            if !expected {
+                before(info);
+            }
+        }));
+    });
+}
+
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
@@ -87,6 +103,7 @@ impl World {
     }
 
     pub fn try_open(&self, policy: Policy) -> Result<Gate, GateFault> {
+        silence_expected_panics();
         let policy = Compiled::new(policy).unwrap_or_else(|faults| panic!("{faults}"));
         let clock = Box::new(self.clock.clone());
         Gate::open(policy, Box::new(self.store.clone()), clock, Box::new(self.person.clone()), key())

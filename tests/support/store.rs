@@ -1,8 +1,8 @@
 //! A store that fails where it is told to, in the ways in which stores fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir::audit::{Body, Entry, Head, verify};
 use weir::model::{Amounts, CallId};
@@ -24,6 +24,9 @@ pub enum Break {
 #[derive(Debug, Default)]
 struct Inner {
     texts: Vec<String>,
+    /// The same, read; and the ids of intents among them.
+    entries: Arc<Vec<Entry>>,
+    intents: BTreeSet<CallId>,
     head: Option<Head>,
     breaks: Option<(u64, Break)>,
     dead: bool,
@@ -35,66 +38,74 @@ struct Inner {
 pub struct Store(Arc<Mutex<Inner>>);
 
 impl Store {
+    /// What a store holds survives a panic in it.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The append of entry `seq` breaks.
     pub fn break_at(&self, seq: u64, how: Break) {
-        self.0.lock().unwrap().breaks = Some((seq, how));
+        self.inner().breaks = Some((seq, how));
     }
 
     /// Answers come through a channel from now on.
     pub fn awaited(&self) {
-        self.0.lock().unwrap().awaited = true;
+        self.inner().awaited = true;
     }
 
     /// The machine is switched on again; what is on disk is there.
     pub fn repair(&self) {
-        let mut inner = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut inner = self.inner();
         inner.breaks = None;
         inner.dead = false;
     }
 
     pub fn texts(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).texts.clone()
+        self.inner().texts.clone()
     }
 
     pub fn count(&self) -> u64 {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).texts.len() as u64
+        self.inner().texts.len() as u64
     }
 
-    pub fn entries(&self) -> Vec<Entry> {
-        self.texts().iter().map(|text| serde_json::from_str(text).unwrap()).collect()
+    pub fn entries(&self) -> Arc<Vec<Entry>> {
+        self.inner().entries.clone()
     }
 
     /// Whether the intent of `id` is on disk.
     pub fn has_intent(&self, id: &CallId) -> bool {
-        let found = |entry: &Entry| matches!(&entry.body, Body::Intent { call, .. } if call.id == *id);
-        self.entries().iter().any(found)
+        self.inner().intents.contains(id)
     }
 
     /// Removes every entry and keeps the head.
     pub fn lose_entries(&self) {
-        self.0.lock().unwrap().texts.clear();
+        self.inner().texts.clear();
     }
 
     pub fn lose_head(&self) {
-        self.0.lock().unwrap().head = None;
+        self.inner().head = None;
     }
 
     pub fn copy(&self) -> Self {
-        let inner = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let copy = Inner { texts: inner.texts.clone(), head: inner.head.clone(), ..Inner::default() };
+        let inner = self.inner();
+        let (texts, entries, intents) = (inner.texts.clone(), inner.entries.clone(), inner.intents.clone());
+        let copy = Inner { texts, entries, intents, head: inner.head.clone(), ..Inner::default() };
         Self(Arc::new(Mutex::new(copy)))
     }
 
-    /// The whole journal verifies; what it says of each call.
+    /// What the journal says of each call, every entry and receipt of it verified.
     pub fn story(&self) -> Story {
-        let head = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).head.clone();
+        let head = self.inner().head.clone();
         let texts = self.texts();
         verify(texts.into_iter(), head.as_ref(), &super::key().public(), |_| {})
             .unwrap_or_else(|bad| panic!("the journal does not verify: {bad}"));
+        self.told()
+    }
+
+    /// What the journal says of each call, for tests that verify it elsewhere.
+    pub fn told(&self) -> Story {
         let mut story = Story::default();
-        for entry in self.entries() {
-            story.tell(entry.body);
-        }
+        self.entries().iter().for_each(|entry| story.tell(&entry.body));
         story
     }
 }
@@ -112,7 +123,7 @@ impl Inner {
                 self.keep(entry);
                 self.dead = true;
             }
-            Some(Break::Panic) => panic!("the store breaks"),
+            Some(Break::Panic) => panic!("{}: the store breaks", super::EXPECTED),
             Some(Break::Hole) | None => {}
         }
         if broken.is_some() {
@@ -123,6 +134,11 @@ impl Inner {
     }
 
     fn keep(&mut self, entry: &Sealed) {
+        let read: Entry = serde_json::from_str(&entry.text).unwrap();
+        if let Body::Intent { call, .. } = &read.body {
+            self.intents.insert(call.id.clone());
+        }
+        Arc::make_mut(&mut self.entries).push(read);
         self.texts.push(entry.text.clone());
         self.head = Some(Head::sign(entry.seq + 1, entry.hash, &super::key()));
     }
@@ -130,7 +146,7 @@ impl Inner {
 
 impl Journal for Store {
     fn append(&self, entry: Sealed) -> Ticket {
-        let mut inner = self.0.lock().unwrap();
+        let mut inner = self.inner();
         let result = inner.take(&entry);
         if !inner.awaited {
             return Ticket::Ready(result);
@@ -141,7 +157,7 @@ impl Journal for Store {
     }
 
     fn replay(&self, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
-        let inner = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let inner = self.inner();
         inner.texts.iter().cloned().for_each(each);
         Ok(inner.head.clone())
     }
@@ -159,18 +175,23 @@ pub struct Story {
 }
 
 impl Story {
-    fn tell(&mut self, body: Body) {
+    fn tell(&mut self, body: &Body) {
         match body {
             Body::Intent { call, held, .. } => {
-                assert!(self.held.insert(call.id.clone(), held).is_none(), "two intents of {}", call.id);
+                assert!(self.held.insert(call.id.clone(), *held).is_none(), "two intents of {}", call.id);
             }
             Body::Outcome(outcome) => self.ends.entry(outcome.call.clone()).or_default().push(outcome.posted),
             Body::Expire { call, posted, .. } => {
                 self.expired.push(call.clone());
-                self.ends.entry(call).or_default().push(posted);
+                self.ends.entry(call.clone()).or_default().push(*posted);
             }
             Body::Open { .. } | Body::Policy { .. } | Body::Raise { .. } | Body::Checkpoint { .. } => {}
         }
+    }
+
+    /// Whether every intent has an end.
+    pub fn ends_all(&self) -> bool {
+        self.held.keys().all(|id| self.ends.contains_key(id))
     }
 
     /// Every call has one end, and every intent has.

@@ -167,7 +167,7 @@ class Execution:
         names = [param["name"] for param in spec["params"]]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self.call(spec, {**dict(zip(names, args)), **kwargs})
+            return self.call(spec, {**dict(zip(names, args, strict=False)), **kwargs})
 
         call.__name__, call.__doc__ = spec["name"], spec["description"]
         return call
@@ -183,9 +183,7 @@ class Execution:
             raise
         call, began = secrets.token_hex(8), time.monotonic()
         args = {key: out(value) for key, value in kwargs.items()}
-        self.events.put(
-            {"event": "tool", "execution": self.id, "call": call, "tool": name, "args": gate.tamper(args)}
-        )
+        self.events.put({"event": "tool", "execution": self.id, "call": call, "tool": name, "args": gate.tamper(args)})
         reply = self.replies.get()
         self.host_seconds += time.monotonic() - began
         gate.record(action, name)

@@ -39,7 +39,9 @@ def test_the_token_goes_to_this_machine_only(text: str) -> None:
         Address.parse(text)
 
 
-@pytest.mark.parametrize("text", ["unix:/a/b", "/a/b", "http://127.0.0.1:8080", "http://[::1]:80", "http://localhost:1"])
+@pytest.mark.parametrize(
+    "text", ["unix:/a/b", "/a/b", "http://127.0.0.1:8080", "http://[::1]:80", "http://localhost:1"]
+)
 def test_addresses_of_this_machine(text: str) -> None:
     assert str(Address.parse(text))
 
@@ -154,9 +156,7 @@ def test_another_thread_can_break_a_request_off(fake: FakeGate) -> None:
     assert time.monotonic() - began < 3
 
 
-def test_connect_reads_the_token_from_a_file(
-    fake: FakeGate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connect_reads_the_token_from_a_file(fake: FakeGate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text(TOKEN + "\n")
     assert weir.connect(f"unix:{fake.socket}", token_file=tmp_path / "token").receipts() == {"receipts": []}
     monkeypatch.setenv("WEIR_TOKEN", TOKEN)
@@ -218,7 +218,9 @@ class TestSidecar:
         (tmp_path / "p.toml").write_text("")
         from weir._sidecar import derive
 
-        policy = derive(tmp_path / "p.toml", {"b": "write", "a": "read", "final_answer": "read"}, ["b"], ["helper"], tmp_path)
+        policy = derive(
+            tmp_path / "p.toml", {"b": "write", "a": "read", "final_answer": "read"}, ["b"], ["helper"], tmp_path
+        )
         assert policy.read_text() == "derived\n"
         line = (tmp_path / "log").read_text().strip()
         assert line == f"policy derive {tmp_path / 'p.toml'} --tool a=read --tool b=write --allow b --peer helper"

@@ -28,7 +28,6 @@ from weir import (
     GateStopped,
     GateUnavailable,
     Interrupted,
-    PermissionDenied,
 )
 
 
@@ -225,7 +224,9 @@ def test_s11_the_last_value_is_the_last_statements(executor: GateExecutor) -> No
 
 
 def test_s12_a_second_run_works_and_reset_false_keeps_variables(fake: FakeGate, gate: Gate) -> None:
-    agent = agent_of(gate, code("kept = 41\nfinal_answer(1)"), code("final_answer(kept + 1)"), code("final_answer(kept)"))
+    agent = agent_of(
+        gate, code("kept = 41\nfinal_answer(1)"), code("final_answer(kept + 1)"), code("final_answer(kept)")
+    )
     assert agent.run("one") == 1
     assert agent.run("two", reset=False) == 42
     assert agent.run("three") == 41
@@ -265,7 +266,9 @@ def test_s16_a_saved_agent_does_not_come_back_on_the_host(gate: Gate, monkeypatc
 def tool_call(name: str, **arguments: Any) -> ChatMessage:
     function = ChatMessageToolCallFunction(name=name, arguments=arguments)
     return ChatMessage(
-        role=MessageRole.ASSISTANT, content="", tool_calls=[ChatMessageToolCall(id="1", type="function", function=function)]
+        role=MessageRole.ASSISTANT,
+        content="",
+        tool_calls=[ChatMessageToolCall(id="1", type="function", function=function)],
     )
 
 
@@ -300,7 +303,10 @@ def manager(gate: Gate, fake: FakeGate, inner_code: str) -> tuple[CodeAgent, Scr
         tools=[double], model=inner_model, name="helper", description="Helps.", verbosity_level=-1, max_steps=3
     )
     outer = CodeAgent(
-        tools=[], model=ScriptedModel(code("final_answer(helper('double 4'))")), managed_agents=[inner], verbosity_level=-1
+        tools=[],
+        model=ScriptedModel(code("final_answer(helper('double 4'))")),
+        managed_agents=[inner],
+        verbosity_level=-1,
     )
     return weir.wrap(outer, sidecar=gate), inner_model
 
@@ -309,9 +315,10 @@ def test_s18_managed_agents_are_gated_at_the_same_gate(fake: FakeGate, gate: Gat
     outer, _ = manager(gate, fake, "final_answer(double(4))")
     assert "8" in outer.run("t")
     assert [session.delegation for session in fake.sessions.values()] == [[], ["agent"]]
-    assert [
-        row["action"]["operation"] for row in fake.receipts if row["action"]["tool"] in ("helper", "double")
-    ] == ["tool.call", "agent.invoke"]
+    assert [row["action"]["operation"] for row in fake.receipts if row["action"]["tool"] in ("helper", "double")] == [
+        "tool.call",
+        "agent.invoke",
+    ]
     assert weir.report(outer).agents == ["agent", "agent > helper"]
 
 
@@ -369,7 +376,9 @@ def test_s20_a_result_that_is_too_deep_becomes_a_handle_and_says_so(executor: Ga
 
 
 def test_s21_no_logger_is_needed(gate: Gate) -> None:
-    agent = CodeAgent(tools=[], model=ScriptedModel(code("final_answer(3)")), executor=GateExecutor(sidecar=gate), verbosity_level=-1)
+    agent = CodeAgent(
+        tools=[], model=ScriptedModel(code("final_answer(3)")), executor=GateExecutor(sidecar=gate), verbosity_level=-1
+    )
     assert agent.run("t") == 3
     with pytest.raises(CodeError) as fault:
         agent.python_executor("1/0")

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from weir import GuestObject, HandleError, WireError
-from weir._wire import EXACT, Handles, clip, decode, dumps, encode, encode_or_handle, loads, summary
+from weir._handles import Handles, clip, summary
+from weir._json import dumps, loads
+from weir._wire import EXACT, decode, encode, encode_or_handle
 
 
 def refuse(*_: Any) -> Any:

@@ -20,7 +20,9 @@ from weir._model import input_bound, model_name, output_bound
 
 
 def calling(*replies: Any, tools: Any = (double,), **options: Any) -> ToolCallingAgent:
-    return ToolCallingAgent(tools=list(tools), model=ScriptedModel(*replies), verbosity_level=-1, max_steps=4, **options)
+    return ToolCallingAgent(
+        tools=list(tools), model=ScriptedModel(*replies), verbosity_level=-1, max_steps=4, **options
+    )
 
 
 def coding(*replies: Any, tools: Any = (), **options: Any) -> CodeAgent:
@@ -233,7 +235,13 @@ def test_the_report_reads_well(gate: Gate, capsys: pytest.CaptureFixture[str]) -
     report = weir.report(agent)
     text = str(report)
     assert report.complete
-    for part in ("gate      unix:", "tools     double", "models    scripted of agent", "imports   base64, ", "not seen"):
+    for part in (
+        "gate      unix:",
+        "tools     double",
+        "models    scripted of agent",
+        "imports   base64, ",
+        "not seen",
+    ):
         assert part in text
     with pytest.raises(GateError, match="not wrapped"):
         weir.report(coding())

@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ._errors import GateUnavailable, ProtocolError, Refused, WireError
-from ._wire import clip, dumps, loads
+from ._handles import clip
+from ._json import dumps, loads
 
 REPLY_BYTES = 16 << 20
 """Bytes of one reply; more is an error."""

@@ -16,10 +16,11 @@ from smolagents.local_python_executor import CodeOutput, PythonExecutor
 from smolagents.utils import AgentExecutionError
 
 from ._errors import Exhausted, GateError, GateStopped, Interrupted, PermissionDenied, SandboxBroken, WireError
+from ._handles import Handles, clip
 from ._seat import Seat
 from ._session import Done, Param, ToolReply, ToolSpec
 from ._sidecar import Gate, Sidecar, connect
-from ._wire import GuestObject, Handles, clip, decode, encode_or_handle
+from ._wire import GuestObject, decode, encode_or_handle
 
 LOG_CHARS = 50_000
 """Characters of logs that go back to the model; smolagents does not cut them."""
@@ -97,9 +98,7 @@ class GateExecutor(PythonExecutor):
     ) -> None:
         self._owned: Gate | None = None
         if seat is None:
-            gate, started = open_gate(
-                profile, policy, sidecar, tools=tools, allow=allow, agent=agent, store=store
-            )
+            gate, started = open_gate(profile, policy, sidecar, tools=tools, allow=allow, agent=agent, store=store)
             self._owned = gate if started else None
             seat = Seat(gate)
         self.seat = seat
@@ -130,7 +129,9 @@ class GateExecutor(PythonExecutor):
         wanted = list(wanted)
         missing = [name for name in wanted if not granted(name, self.imports)] if wanted else []
         if missing:
-            raise GateError(f"the policy does not grant the imports {', '.join(missing)}; add them to its [code] section")
+            raise GateError(
+                f"the policy does not grant the imports {', '.join(missing)}; add them to its [code] section"
+            )
 
     # -- smolagents' interface --
 
@@ -161,7 +162,9 @@ class GateExecutor(PythonExecutor):
             GateStopped: too many refusals in a row, when ``stop_after`` is set.
         """
         if not self._busy.acquire(blocking=False):
-            raise GateError("this executor is already running a program; a tool cannot run code in its own agent's session")
+            raise GateError(
+                "this executor is already running a program; a tool cannot run code in its own agent's session"
+            )
         try:
             self._interrupted = False
             self.state["_print_outputs"] = ""
@@ -301,7 +304,9 @@ def tool_spec(name: str, tool: Any) -> ToolSpec:
     """What generated code is told of a tool, of a managed agent or of a plain function."""
     inputs = getattr(tool, "inputs", None)
     if isinstance(inputs, dict):
-        params = tuple(Param(key, not (isinstance(row, dict) and row.get("nullable", False))) for key, row in inputs.items())
+        params = tuple(
+            Param(key, not (isinstance(row, dict) and row.get("nullable", False))) for key, row in inputs.items()
+        )
     else:
         params = tuple(
             Param(key, row.default is row.empty)

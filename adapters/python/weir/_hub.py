@@ -54,7 +54,9 @@ def load_tool(
     if not COMMIT.fullmatch(revision):
         raise GateError(f"revision {revision[:60]!r} can move; name a commit of 40 hexadecimal digits")
     if not trust_remote_code:
-        raise GateError("a tool's code runs in this process when it is loaded: pass trust_remote_code=True to accept that")
+        raise GateError(
+            "a tool's code runs in this process when it is loaded: pass trust_remote_code=True to accept that"
+        )
     digest = None
     if sha256 is not None:
         match = DIGEST.fullmatch(sha256)
@@ -94,15 +96,24 @@ def seat_of(gate: Gate | None, agent: Any) -> tuple[Seat, bool]:
 
 
 def fetch(
-    repo: str, revision: str, digest: str | None, token: str | None, download: Callable[..., str] | None, options: dict[str, Any]
+    repo: str,
+    revision: str,
+    digest: str | None,
+    token: str | None,
+    download: Callable[..., str] | None,
+    options: dict[str, Any],
 ) -> Any:
     from smolagents import Tool
 
     if download is None:
-        from huggingface_hub import hf_hub_download as download
+        from huggingface_hub import hf_hub_download
+
+        download = hf_hub_download
     path = download(repo, "tool.py", repo_type="space", revision=revision, token=token)
     raw = Path(path).read_bytes()
     found = hashlib.sha256(raw).hexdigest()
     if digest is not None and found != digest:
-        raise PermissionDenied(f"[weir] denied package {repo}: its tool.py has sha256 {found}, not the pinned one.\nDo not retry.")
+        raise PermissionDenied(
+            f"[weir] denied package {repo}: its tool.py has sha256 {found}, not the pinned one.\nDo not retry."
+        )
     return Tool.from_code(raw.decode("utf-8"), **options)

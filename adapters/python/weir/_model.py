@@ -60,7 +60,7 @@ def gated(model: Any, seat: Seat, output_tokens: int | None = None) -> Any:
     if hasattr(model, "generate_stream"):
         parts["generate_stream"] = generate_stream
     try:
-        stand_in = object.__new__(type(own.__name__, (own,), parts))
+        stand_in: Any = object.__new__(type(own.__name__, (own,), parts))
         stand_in.__dict__ = model.__dict__
     except (TypeError, AttributeError) as fault:
         raise GateError(f"model {own.__name__}: no stand-in can be made for its class ({fault})") from fault

@@ -61,7 +61,8 @@ class Seat:
             self._guarded(session.set_tools, self._tools)
             self._sent = list(self._tools)
         try:
-            return self._guarded(session.execute, code, variables, on_tool)
+            done: Done = self._guarded(session.execute, code, variables, on_tool)
+            return done
         finally:
             if session.lost:
                 with self._lock:

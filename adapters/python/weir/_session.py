@@ -127,7 +127,7 @@ class Session:
 
     def begin_run(self) -> str:
         """Begins a new run: one task. Budgets of scope ``run`` start anew."""
-        return need(self.client.post(f"{self.path}/runs", {}), "run", str)
+        return str(need(self.client.post(f"{self.path}/runs", {}), "run", str))
 
     def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool) -> Done:
         """Runs a program; ``on_tool`` runs a host tool and returns the body of its answer.

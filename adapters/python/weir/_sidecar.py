@@ -21,7 +21,7 @@ from typing import Any, Iterable, Mapping, TextIO
 
 from ._client import Address, Client
 from ._errors import GateError, GateUnavailable, PolicyError, Refused
-from ._wire import clip
+from ._handles import clip
 
 START_SECONDS = 600.0
 """Time for a start; the first one builds the sandbox's guest, about a minute."""
@@ -97,7 +97,9 @@ def connect(address: str, token: str | None = None, token_file: str | os.PathLik
 
 
 def binary() -> str:
-    """The sidecar's program: ``WEIR_BIN``, then ``weir`` on ``PATH``, then a checkout's release build.
+    """The sidecar's program: ``WEIR_BIN``, then ``weir`` on ``PATH``, then this checkout's release build.
+
+    The working folder is not searched: a program that happens to lie there is not the gate.
 
     Raises:
         GateUnavailable: there is none.
@@ -110,7 +112,7 @@ def binary() -> str:
     found = shutil.which("weir")
     if found:
         return found
-    for folder in (*Path(__file__).resolve().parents, Path.cwd(), *Path.cwd().parents):
+    for folder in Path(__file__).resolve().parents:
         built = folder / "target" / "release" / "weir"
         if (folder / "Cargo.toml").is_file() and os.access(built, os.X_OK):
             return str(built)
@@ -150,7 +152,9 @@ def derive(
 
 def _output(command: list[str], what: str) -> str:
     try:
-        ran = subprocess.run(command, capture_output=True, timeout=DERIVE_SECONDS, stdin=subprocess.DEVNULL, check=False)
+        ran = subprocess.run(
+            command, capture_output=True, timeout=DERIVE_SECONDS, stdin=subprocess.DEVNULL, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as fault:
         raise PolicyError(f"{what}: {fault}") from fault
     if ran.returncode != 0:

@@ -15,8 +15,9 @@ from smolagents.utils import AgentToolExecutionError
 
 from ._errors import GateError, GateUnavailable, PermissionDenied, WireError
 from ._executor import GateExecutor
+from ._handles import Handles
 from ._seat import Seat
-from ._wire import Handles, encode, encode_or_handle
+from ._wire import encode, encode_or_handle
 
 INTERPRETER = "python_interpreter"
 

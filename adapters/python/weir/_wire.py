@@ -13,17 +13,14 @@ import binascii
 import datetime as dt
 import decimal
 import fractions
-import json
 import math
 import pathlib
 import re
-import secrets
-import threading
 import uuid
-from collections import OrderedDict
 from typing import Any, Callable
 
 from ._errors import HandleError, WireError
+from ._handles import Handles, clip
 
 MAX_DEPTH = 56
 """Nesting of one value in JSON; eight levels under the gate's bound, for the message around it."""
@@ -31,14 +28,10 @@ MAX_NODES = 400_000
 """Values and keys of one value."""
 MAX_VALUE_BYTES = 6 << 20
 """UTF-8 bytes of the text and bytes in one value; the gate takes messages of 8 MiB."""
-MAX_MESSAGE_BYTES = 8 << 20
-"""Bytes of one message."""
 MAX_DIGITS = 4_300
 """Decimal digits of one integer; CPython's own bound on conversion."""
 MAX_EQUAL_HASHES = 32
 """Keys of one set or dict with the same hash; more is an attack on the hash table."""
-MAX_HANDLES = 10_000
-"""Host objects that a guest can hold at a time; the oldest is revoked beyond that."""
 
 EXACT = 2**53 - 1
 """Largest integer that every JSON reader keeps exact."""
@@ -59,95 +52,6 @@ class GuestObject:
 
     def __repr__(self) -> str:
         return self.text
-
-
-class Handles:
-    """Host objects that a guest may name but not see.
-
-    An id is 128 random bits of this instance, so it can be neither guessed nor taken from another
-    agent's table; it is bound to the type that it was given out with, and it can be revoked.
-    """
-
-    def __init__(self, describe: Callable[[Any], str] | None = None, limit: int = MAX_HANDLES) -> None:
-        self._describe = describe or summary
-        self._limit = limit
-        self._objects: OrderedDict[str, tuple[Any, str]] = OrderedDict()
-        self._ids: dict[int, str] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._objects)
-
-    def add(self, value: Any) -> Json:
-        """The tagged handle of ``value``; the same object keeps the same id."""
-        kind = type_name(value)
-        with self._lock:
-            known = self._ids.get(id(value))
-            key = known if known is not None else secrets.token_hex(16)
-            self._objects[key] = (value, kind)
-            self._objects.move_to_end(key)
-            self._ids[id(value)] = key
-            while len(self._objects) > self._limit:
-                _, (old, _) = self._objects.popitem(last=False)
-                self._ids.pop(id(old), None)
-        return {"$": ["handle", key, kind, clip(self._describe(value), 200)]}
-
-    def resolve(self, key: str, kind: str, _text: str = "") -> Any:
-        """The object behind a handle.
-
-        Raises:
-            HandleError: the id was never given out, was revoked, or belongs to another type.
-        """
-        with self._lock:
-            found = self._objects.get(key)
-        if found is None:
-            raise HandleError("this handle is unknown or no longer valid; ask the tool for the object again")
-        if found[1] != kind:
-            raise HandleError("this handle belongs to an object of another type")
-        return found[0]
-
-    def revoke(self, value: Any) -> None:
-        """Makes the handle of ``value`` invalid; nothing happens if it has none."""
-        with self._lock:
-            key = self._ids.pop(id(value), None)
-            if key is not None:
-                self._objects.pop(key, None)
-
-    def clear(self) -> None:
-        """Makes every handle invalid."""
-        with self._lock:
-            self._objects.clear()
-            self._ids.clear()
-
-
-def type_name(value: Any) -> str:
-    """The dotted name of a value's type, bounded."""
-    cls = type(value)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    return clip(name, 120)
-
-
-def summary(value: Any) -> str:
-    """What a guest is shown of a host object.
-
-    Not its ``repr``: that is the host's code and often prints what should stay there (addresses,
-    keys). A size or shape of plain integers is harmless and useful, so it is shown.
-    """
-    parts = [type_name(value)]
-    for name in ("size", "shape"):
-        try:
-            extent = getattr(value, name, None)
-        except Exception:  # noqa: BLE001 - a property of a foreign object may do anything
-            continue
-        if type(extent) is tuple and extent and len(extent) <= 8 and all(type(n) is int for n in extent):
-            parts.append(f"{name}={extent}")
-    return f"<host object {' '.join(parts)}>"
-
-
-def clip(text: str, most: int) -> str:
-    """At most ``most`` characters of ``text`` without control characters or lone surrogates."""
-    clean = "".join(c if c.isprintable() else " " for c in text[: most + 1])
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
 
 
 # -- out ----------------------------------------------------------------------------------------
@@ -195,7 +99,7 @@ class _Encoder:
             return self.value(scalar, level)
         return self.opaque(value)
 
-    def mapping(self, value: dict, level: int) -> Json:
+    def mapping(self, value: dict[Any, Any], level: int) -> Json:
         if all(isinstance(key, str) and key != "$" and encodable(key) for key in value):
             for key in value:
                 self.count(level)
@@ -345,7 +249,7 @@ class _Decoder:
             return {checked(key): self.value(item, level + 1) for key, item in data.items()}
         return self.tagged(data, level)
 
-    def tagged(self, data: dict, level: int) -> Any:
+    def tagged(self, data: dict[str, Any], level: int) -> Any:
         body = data["$"]
         if len(data) != 1 or not isinstance(body, list) or not body or not isinstance(body[0], str):
             raise WireError("a tagged value is an object with the single key `$` and a list")
@@ -371,7 +275,7 @@ class _Decoder:
         except (ValueError, ArithmeticError, OverflowError) as fault:
             raise WireError(f"not a tagged {kind}: `{clip(text, 40)}`") from fault
 
-    def container(self, kind: str, items: list, level: int) -> Any:
+    def container(self, kind: str, items: list[Any], level: int) -> Any:
         if kind == "complex":
             parts = [self.value(item, level + 3) for item in items]
             if len(parts) != 2 or not all(type(part) in (int, float) for part in parts):
@@ -383,15 +287,15 @@ class _Decoder:
         if kind == "tuple":
             return tuple(values)
         hashable(values)
-        made: set | frozenset = set(values) if kind == "set" else frozenset(values)
+        made: set[Any] | frozenset[Any] = set(values) if kind == "set" else frozenset(values)
         return made
 
-    def mapping(self, rows: list, level: int) -> dict:
+    def mapping(self, rows: list[Any], level: int) -> dict[Any, Any]:
         if not all(isinstance(row, list) and len(row) == 2 for row in rows):
             raise WireError("a tagged dict has pairs")
         keys = [self.value(row[0], level + 4) for row in rows]
         hashable(keys)
-        made = dict(zip(keys, (self.value(row[1], level + 4) for row in rows)))
+        made = {key: self.value(row[1], level + 4) for key, row in zip(keys, rows, strict=True)}
         if len(made) != len(rows):
             raise WireError("a tagged dict has a key twice")
         return made
@@ -412,13 +316,13 @@ def checked(text: str) -> str:
     return text
 
 
-def texts(rest: list, count: int) -> list[str]:
+def texts(rest: list[Any], count: int) -> list[str]:
     if len(rest) != count or not all(isinstance(part, str) for part in rest):
         raise WireError(f"this tag has {count} strings")
     return [checked(part) for part in rest]
 
 
-def hashable(values: list) -> None:
+def hashable(values: list[Any]) -> None:
     """Refuses what cannot be a key, and keys chosen to collide."""
     seen: dict[int, int] = {}
     for value in values:
@@ -432,7 +336,7 @@ def hashable(values: list) -> None:
         seen[key] = count
 
 
-def matched(pattern: re.Pattern, text: str) -> re.Match:
+def matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
     found = pattern.fullmatch(text)
     if found is None:
         raise ValueError(text[:40])
@@ -493,59 +397,3 @@ READERS: dict[str, Callable[[str], Any]] = {
     "uuid": lambda text: uuid.UUID(matched(UUID_TEXT, text).group()),
     "path": pathlib.Path,
 }
-
-
-# -- messages -----------------------------------------------------------------------------------
-
-
-def dumps(message: Json) -> bytes:
-    """One message as bytes.
-
-    Raises:
-        WireError: it is over the bound, or holds something that is not JSON.
-    """
-    try:
-        raw = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as fault:
-        raise WireError(f"the message cannot be written as JSON: {clip(str(fault), 80)}") from fault
-    if len(raw) > MAX_MESSAGE_BYTES:
-        raise WireError(f"the message has {len(raw)} bytes; the gate takes {MAX_MESSAGE_BYTES}")
-    return raw
-
-
-def loads(raw: bytes) -> Json:
-    """One message from bytes, strictly: no duplicate keys, no NaN, no infinities, bounded nesting.
-
-    Raises:
-        WireError: it is anything else.
-    """
-    try:
-        return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant, parse_float=finite, parse_int=bounded
-        )
-    except (ValueError, RecursionError) as fault:
-        raise WireError(f"the gate's reply is not one JSON value: {clip(str(fault), 80)}") from fault
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("duplicate key")
-    return made
-
-
-def no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("number out of range")
-    return value
-
-
-def bounded(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError("number out of range")
-    return int(text)

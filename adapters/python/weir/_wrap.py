@@ -167,7 +167,7 @@ def report(agent: Any) -> Coverage:
     Raises:
         GateError: the agent is not wrapped.
     """
-    coverage = vars(agent).get("_weir")
+    coverage: Coverage | None = vars(agent).get("_weir")
     if coverage is None:
         raise GateError("this agent is not wrapped")
     return coverage
@@ -224,7 +224,9 @@ def inspect_all(
         problems.append(f"smolagents {smolagents.__version__} is not one of the versions known here: {SUPPORTED}")
     for name, effect in stated.items():
         if effect not in EFFECTS:
-            problems.append(f"tools={{{name!r}: {effect!r}}}: there is no such effect class; there are {', '.join(EFFECTS)}")
+            problems.append(
+                f"tools={{{name!r}: {effect!r}}}: there is no such effect class; there are {', '.join(EFFECTS)}"
+            )
     for place in places:
         unknown = unknown_class(place)
         problems += unknown
@@ -272,8 +274,8 @@ def tool_problems(place: Place, stated: Mapping[str, str], effects: dict[str, st
             effects[name] = effect
         if name == FINAL_ANSWER and wanted and set(tool.inputs) != {"answer"}:
             problems.append(
-                f"tool {name} of {place.name}: it takes {', '.join(tool.inputs) or 'nothing'}, a derived policy knows `answer` "
-                "only; edit the policy's [[tool]] and pass it as policy="
+                f"tool {name} of {place.name}: it takes {', '.join(tool.inputs) or 'nothing'}, a derived policy "
+                "knows `answer` only; edit the policy's [[tool]] and pass it as policy="
             )
         if effect is None and wanted:
             problems.append(

@@ -139,8 +139,11 @@ fn a_second_way_to_write_an_entry_is_found() {
     }
 }
 
+/// Makes the next body from the entries so far.
+type Next = Box<dyn Fn(&[Sealed]) -> Body>;
+
 /// A journal of these bodies with its head, signed by the gate's own key: only the story is wrong.
-fn story(bodies: Vec<Box<dyn Fn(&[Sealed]) -> Body>>) -> Result<Verified, Bad> {
+fn story(bodies: Vec<Next>) -> Result<Verified, Bad> {
     let mut chain = Chain::default();
     let mut entries = vec![chain.append(Timestamp(0), Body::open("0.1.0", &key().public()))];
     for body in bodies {
@@ -150,7 +153,7 @@ fn story(bodies: Vec<Box<dyn Fn(&[Sealed]) -> Body>>) -> Result<Verified, Bad> {
     check(&texts(&entries), Some(&head(&chain)))
 }
 
-fn step(body: impl Fn(&[Sealed]) -> Body + 'static) -> Box<dyn Fn(&[Sealed]) -> Body> {
+fn step(body: impl Fn(&[Sealed]) -> Body + 'static) -> Next {
     Box::new(body)
 }
 

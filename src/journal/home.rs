@@ -33,8 +33,8 @@ mod tests {
             move |name: &str| names.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value))
         };
         let all = set(&[("WEIR_HOME", "/w"), ("XDG_STATE_HOME", "/x"), ("HOME", "/h")]);
-        assert_eq!(choose(Some("here".into()), &all), Ok("here".into()));
-        assert_eq!(choose(None, &all), Ok("/w".into()));
+        assert_eq!(choose(Some("here".into()), all), Ok("here".into()));
+        assert_eq!(choose(None, all), Ok("/w".into()));
         assert_eq!(choose(None, set(&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")])), Ok("/x/weir".into()));
         assert_eq!(choose(None, set(&[("XDG_STATE_HOME", "x"), ("HOME", "/h")])), Ok("/h/.local/state/weir".into()));
         assert!(choose(None, set(&[])).unwrap_err().contains("--store"));

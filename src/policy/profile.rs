@@ -186,7 +186,8 @@ impl Profile {
             "factor names are those of AIVSS v0.5: v0.8 has no Goal-Driven Planning, and its Natural Language Interface is not stated"
                 .to_owned(),
         ];
-        let off: Vec<_> = FACTORS.iter().filter(|row| self.factors.of(row.factor).hundredths() % 50 != 0).collect();
+        let off: Vec<_> =
+            FACTORS.iter().filter(|row| !self.factors.of(row.factor).hundredths().is_multiple_of(50)).collect();
         if !off.is_empty() {
             let keys: Vec<_> = off.iter().map(|row| row.key).collect();
             flags.push(format!("factor values other than 0, 0.5 and 1: {}", keys.join(", ")));

@@ -211,5 +211,5 @@ fn score_line(line: &Line<'_>, log: &mut Log<'_>) -> Option<(Option<u8>, Option<
 
 /// A score of 0 to 10 with at most one decimal, in tenths.
 fn score(text: &str) -> Option<u8> {
-    decimal(text).filter(|n| *n <= 1000 && n % 10 == 0).and_then(|n| u8::try_from(n / 10).ok())
+    decimal(text).filter(|n| *n <= 1000 && n.is_multiple_of(10)).and_then(|n| u8::try_from(n / 10).ok())
 }

@@ -8,10 +8,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{Compiled, Facts, cedar, decide, structure};
-use crate::model::{
-    Action, Amounts, Call, Digest, Effect, EffectClass, Kind, Millis, Name, Resource, Subject,
-};
 use crate::model::Keep;
+use crate::model::{Action, Amounts, Call, Digest, Effect, EffectClass, Kind, Millis, Name, Resource, Subject};
 use crate::policy::{Approvals, ArgRule, ArgType, Cost, Memory, Peers, Policy, Rule, Tool};
 
 fn name(text: &str) -> Name {
@@ -70,7 +68,15 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
     }
 }
 
-fn rule(id: usize, effect: Effect, actions: Vec<Action>, resources: Vec<&str>, effects: Vec<EffectClass>, except: Vec<&str>, when: Option<&str>) -> Rule {
+fn rule(
+    id: usize,
+    effect: Effect,
+    actions: Vec<Action>,
+    resources: Vec<&str>,
+    effects: Vec<EffectClass>,
+    except: Vec<&str>,
+    when: Option<&str>,
+) -> Rule {
     Rule {
         id: format!("r{id}"),
         effect,
@@ -92,8 +98,17 @@ pub(super) fn call(action: Action, resource: &str, n: Option<i64>) -> Call {
     if let Some(n) = n {
         args.insert("n".to_owned(), json!(n));
     }
-    let subject = Subject { org: name("o"), agent: name("a"), session: name("s"), run: name("r"), delegation: Vec::new() };
-    Call { id: name("c"), subject, action, resource: Resource::named(name(resource)), args, parent: None, surface: name("test") }
+    let subject =
+        Subject { org: name("o"), agent: name("a"), session: name("s"), run: name("r"), delegation: Vec::new() };
+    Call {
+        id: name("c"),
+        subject,
+        action,
+        resource: Resource::named(name(resource)),
+        args,
+        parent: None,
+        surface: name("test"),
+    }
 }
 
 /// What the whole set says, in the words of the law: an error denies, then the strictest wins.
@@ -105,7 +120,7 @@ fn whole(policy: &Compiled, facts: &Facts, call: &Call) -> Effect {
     for (index, rule) in policy.policy().rules.iter().enumerate() {
         cedar::add(&mut set, index, rule).unwrap();
     }
-    let verdict = cedar::evaluate(&set, facts, call, policy.effect_class(call).word());
+    let verdict = cedar::evaluate(&set, &cedar::Reads::All, facts, call, policy.effect_class(call).word());
     if !verdict.failed.is_empty() {
         return Effect::Deny;
     }
@@ -125,12 +140,17 @@ fn any_rule(id: usize) -> impl Strategy<Value = Rule> {
         1 => Just(Some("context.args.n > 5")),
         1 => Just(Some("context.missing == 1")),
         1 => Just(Some("context.since_person >= 3")),
+        1 => Just(Some("context has args.n && context.remaining.calls > 3")),
+        1 => Just(Some("context.nested || context == {}")),
+        1 => Just(Some("context.effect == \"read\" && context.delegation == 0")),
+        1 => Just(Some("context has registry")),
         1 => Just(Some("principal == Agent::\"a\"")),
     ];
-    (effect, actions, resources, effects, except, when)
-        .prop_map(move |(effect, actions, resources, effects, except, when)| {
+    (effect, actions, resources, effects, except, when).prop_map(
+        move |(effect, actions, resources, effects, except, when)| {
             rule(id, effect, actions, resources, effects, except, when)
-        })
+        },
+    )
 }
 
 fn any_rules() -> impl Strategy<Value = Vec<Rule>> {

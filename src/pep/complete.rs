@@ -183,16 +183,7 @@ fn recordable(call: &Call) -> Cow<'_, Call> {
     if within_bounds(&call.args) {
         return Cow::Borrowed(call);
     }
-    let Call { id, subject, action, resource, args: _, parent, surface } = call;
-    Cow::Owned(Call {
-        id: id.clone(),
-        subject: subject.clone(),
-        action: *action,
-        resource: resource.clone(),
-        args: serde_json::Map::new(),
-        parent: parent.clone(),
-        surface: surface.clone(),
-    })
+    Cow::Owned(call.bare())
 }
 
 /// What to post: what was reported, except where only the gate can know or nobody does.

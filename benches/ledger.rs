@@ -5,13 +5,14 @@
 //! A durable pair is what one call costs: reserve, intent on disk, settle, outcome on disk. Waiters
 //! are threads with one call each in flight. The baseline is what gateways without a ledger do:
 //! read the sum, compare, add, one SQLite transaction for each step, one after the other.
+//! CPU time is the process's own, from /proc: it says what a pair costs when others use the machine.
 
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use weir::audit::{Body, Chain, Head, Key, OutcomeEntry, Receipt, ReceiptParts};
+use weir::audit::{Body, BodyText, Chain, Head, Key, OutcomeEntry, Receipt, ReceiptParts};
 use weir::journal::{Seal, Sqlite};
 use weir::ledger::{Ledger, Limit, Tier};
 use weir::model::{
@@ -24,7 +25,9 @@ fn main() {
     let seconds = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
     steps(time);
-    println!("\n| store | receipts | waiters | pairs/s | p50 us | p99 us |\n|---|---|--:|--:|--:|--:|");
+    println!(
+        "\n| store | receipts | waiters | pairs/s | p50 us | p99 us | CPU us/pair |\n|---|---|--:|--:|--:|--:|--:|"
+    );
     for fsync in [true, false] {
         baseline(fsync, time);
         for signed in [false, true] {
@@ -127,10 +130,10 @@ fn outcome(call: &Call, receipt: Receipt) -> Body {
 
 /// Single steps on one thread: where a pair's time goes.
 fn steps(time: Duration) {
-    println!("| step, one thread | ns |\n|---|--:|");
+    println!("| step, one thread | CPU ns |\n|---|--:|");
     let (limits, calls): (_, Vec<Call>) = (limits(), (0..200_000).map(call).collect());
     let mut ledger = Ledger::default();
-    let start = Instant::now();
+    let start = thread_cpu();
     for call in &calls {
         ledger.reserve(&call.id, &call.subject, held(), &limits).expect("no limit");
         ledger.settle(&call.id, used()).expect("it holds");
@@ -147,21 +150,37 @@ fn steps(time: Duration) {
     each("canonical outcome", time, || drop(canonical(&done)));
     each("Ed25519 signature alone", time, || drop(key.sign(&[7; 800])));
     let mut chain = Chain::default();
-    each("append an outcome to the chain", time, || drop(chain.append(Timestamp(1), outcome(&one, signed.clone()))));
+    each("make an outcome", time, || drop(outcome(&one, signed.clone())));
+    let text = BodyText::from(&done);
+    each("append an outcome's text to the chain", time, || drop(chain.append(Timestamp(1), text.clone())));
     println!("| (bytes of an intent / an outcome) | {} / {} |", canonical(&body).len(), canonical(&done).len());
 }
 
 fn each(what: &str, time: Duration, mut step: impl FnMut()) {
-    let (start, mut count) = (Instant::now(), 0);
-    while start.elapsed() < time / 8 {
+    let (begin, start, mut count) = (Instant::now(), thread_cpu(), 0);
+    while begin.elapsed() < time / 8 {
         (0..100).for_each(|_| step());
         count += 100;
     }
     report(what, start, count);
 }
 
-fn report(what: &str, start: Instant, count: usize) {
-    println!("| {what} | {} |", start.elapsed().as_nanos() / count as u128);
+fn report(what: &str, start: Duration, count: usize) {
+    println!("| {what} | {} |", (thread_cpu() - start).as_nanos() / count as u128);
+}
+
+/// Time that this thread has run.
+fn thread_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    Duration::from_nanos(text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number"))
+}
+
+/// Time that all threads of this process have run, in steps of 10 ms.
+fn process_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields = text.rsplit(')').next().expect("a name in brackets").split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// What waiters share, as in a gate: one lock around books and chain, entries handed over in order.
@@ -177,7 +196,7 @@ struct Gate {
 impl Gate {
     fn pair(&self) {
         let call = call(self.calls.fetch_add(1, Ordering::Relaxed));
-        let body = Body::intent(&call, Digest::ZERO, held(), None);
+        let body = BodyText::from(Body::intent(&call, Digest::ZERO, held(), None));
         let (intent, ticket) = {
             let (ledger, chain) = &mut *self.line.lock().expect("no panic");
             ledger.reserve(&call.id, &call.subject, held(), &self.limits).expect("no limit");
@@ -185,7 +204,7 @@ impl Gate {
         };
         ticket.wait().expect("durable");
         let receipt = self.signed.clone().unwrap_or_else(|| receipt(&call, intent, &self.key));
-        let body = outcome(&call, receipt);
+        let body = BodyText::from(outcome(&call, receipt));
         let ticket = {
             let (ledger, chain) = &mut *self.line.lock().expect("no panic");
             ledger.settle(&call.id, used()).expect("it holds");
@@ -194,7 +213,7 @@ impl Gate {
         ticket.wait().expect("durable");
     }
 
-    fn append(&self, chain: &mut Chain, body: Body) -> (Digest, Ticket) {
+    fn append(&self, chain: &mut Chain, body: BodyText) -> (Digest, Ticket) {
         let sealed = chain.append(Timestamp(1_772_366_400_000), body);
         (sealed.hash, self.store.append(sealed))
     }
@@ -216,8 +235,18 @@ fn durable(fsync: bool, signed: bool, waiters: usize, time: Duration) {
     print_row(fsync, if signed { "signed" } else { "unsigned" }, waiters, measured);
 }
 
-/// Latencies of `step` on `waiters` threads, and the time that all of them took.
-fn measure(waiters: usize, time: Duration, step: impl Fn() + Sync) -> (Vec<Duration>, Duration) {
+/// What a run of steps gave.
+struct Measured {
+    /// Latency of each step, shortest first.
+    sorted: Vec<Duration>,
+    /// Time from the first to the last.
+    took: Duration,
+    /// Time that the process ran meanwhile.
+    cpu: Duration,
+}
+
+fn measure(waiters: usize, time: Duration, step: impl Fn() + Sync) -> Measured {
+    let cpu = process_cpu();
     let all = Mutex::new(Vec::new());
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -236,16 +265,19 @@ fn measure(waiters: usize, time: Duration, step: impl Fn() + Sync) -> (Vec<Durat
                 .expect("a thread");
         }
     });
-    let mut all = all.into_inner().expect("no panic");
-    all.sort_unstable();
-    (all, start.elapsed())
+    let (took, cpu) = (start.elapsed(), process_cpu() - cpu);
+    let mut sorted = all.into_inner().expect("no panic");
+    sorted.sort_unstable();
+    Measured { sorted, took, cpu }
 }
 
-fn print_row(fsync: bool, what: &str, waiters: usize, (sorted, took): (Vec<Duration>, Duration)) {
+fn print_row(fsync: bool, what: &str, waiters: usize, measured: Measured) {
+    let Measured { sorted, took, cpu } = measured;
     let at = |percent: usize| sorted.get(sorted.len() * percent / 100).map_or(0, Duration::as_micros);
     let rate = sorted.len() as f64 / took.as_secs_f64();
     let store = if fsync { "fsync" } else { "no fsync" };
-    println!("| {store} | {what} | {waiters} | {rate:.0} | {} | {} |", at(50), at(99));
+    let cost = cpu.as_micros() / sorted.len().max(1) as u128;
+    println!("| {store} | {what} | {waiters} | {rate:.0} | {} | {} | {cost} |", at(50), at(99));
 }
 
 fn baseline(fsync: bool, time: Duration) {

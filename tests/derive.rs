@@ -1,7 +1,7 @@
 //! Profile in, policy out: golden files, every threat answered, never wider for a higher factor.
 
 use proptest::prelude::*;
-use weir::model::{Effect, FACTORS, Keep, Level};
+use weir::model::{Effect, FACTORS, Keep, Level, Name};
 use weir::policy::{Options, Policy, Profile, Severity, check, coverage, derive, parse};
 
 const IDS: [&str; 3] = ["smolagents", "autogen", "ml-research"];
@@ -181,4 +181,47 @@ fn state_lives_no_longer_than_declared() {
         read(&derive(&with_levels(levels), &Options::default())).memory.survive
     };
     assert_eq!([0, 10, 25, 100].map(keep), [Keep::Nothing, Keep::Run, Keep::Session, Keep::Session]);
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cases {
+    case: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only the shape is checked here; the decisions are checked where calls are decided")]
+struct Case {
+    policy: String,
+    action: weir::model::Action,
+    resource: Name,
+    #[serde(default)]
+    args: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    labels: Vec<String>,
+    #[serde(default)]
+    since_person: u64,
+    #[serde(default)]
+    delegation: u8,
+    registry: Option<Name>,
+    revision: Option<Name>,
+    decision: Effect,
+    code: weir::model::ReasonCode,
+    why: String,
+}
+
+#[test]
+fn cases_are_well_formed_and_speak_of_derived_policies() {
+    let mut all = Vec::new();
+    for id in IDS {
+        let text = std::fs::read_to_string(format!("policies/cases/{id}.toml")).unwrap();
+        let cases: Cases = toml::from_str(&text).unwrap_or_else(|error| panic!("{id}: {error}"));
+        assert!(cases.case.iter().all(|case| case.policy == id), "{id}");
+        all.extend(cases.case);
+    }
+    assert!(all.len() >= 30);
+    for effect in [Effect::Allow, Effect::Ask, Effect::Deny] {
+        assert!(all.iter().any(|case| case.decision == effect), "{effect:?}");
+    }
 }

@@ -370,3 +370,37 @@ fn counters_end_at_their_last_number_and_then_refuse() {
     ledger.settle(&call(1), usd(u64::MAX)).unwrap();
     assert!(ledger.reserve(&call(3), &subject(1), usd(1), &[]).is_err());
 }
+
+#[test]
+fn the_table_in_the_docs_is_the_table() {
+    let lower = |word: &dyn std::fmt::Debug| format!("{word:?}").to_lowercase();
+    let rows: Vec<String> = KINDS
+        .iter()
+        .map(|row| {
+            let [nature, crash, excess] = [lower(&row.nature), lower(&row.on_crash), lower(&row.excess)];
+            format!("| `{}` | {} | {nature} | {crash} | {excess} | {} |", row.name, row.unit, row.about)
+        })
+        .collect();
+    let docs = include_str!("../docs/budgets.md");
+    assert!(docs.contains(&rows.join("\n")), "docs/budgets.md should hold:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn every_property_in_the_docs_has_its_test() {
+    let sources = [
+        include_str!("ledger.rs"),
+        include_str!("tamper.rs"),
+        include_str!("journal.rs"),
+        include_str!("../src/ledger/account.rs"),
+    ];
+    let docs = [include_str!("../docs/budgets.md"), include_str!("../docs/audit-format.md")].concat();
+    let named: Vec<&str> = docs
+        .split('`')
+        .filter(|word| word.matches('_').count() > 2 && word.chars().all(|c| c.is_alphanumeric() || c == '_'))
+        .collect();
+    assert!(named.len() > 15, "{named:?}");
+    for test in named {
+        let function = format!("fn {test}(");
+        assert!(sources.iter().any(|source| source.contains(&function)), "no test is called `{test}`");
+    }
+}

@@ -10,7 +10,7 @@ mod show;
 mod story;
 mod verify;
 
-pub use chain::{Chain, Sealed};
+pub use chain::{BodyText, Chain, Sealed};
 pub use entry::{Body, Entry, OutcomeEntry};
 pub use key::{Key, PublicKey};
 pub use receipt::{

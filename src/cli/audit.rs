@@ -100,14 +100,19 @@ fn verify(source: &Source, json: bool, out: &mut dyn Write) -> Result<Written, S
     Ok(match (&read, json) {
         (Ok(told), false) => accept(told, out),
         (Err(bad), false) => refuse(bad, out),
-        (Ok(told), true) => writeln!(out, "{}", canonical(&serde_json::json!({"ok": true, "journal": told}))).map(|()| 0),
+        (Ok(told), true) => {
+            writeln!(out, "{}", canonical(&serde_json::json!({"ok": true, "journal": told}))).map(|()| 0)
+        }
         (Err(bad), true) => writeln!(out, "{}", canonical(&serde_json::json!({"ok": false, "bad": bad}))).map(|()| 1),
     })
 }
 
 fn accept(told: &Verified, out: &mut dyn Write) -> Written {
     let Verified { entries, receipts, denials, open, chain } = told;
-    writeln!(out, "sound: {entries} entries, {receipts} receipts ({denials} refused), {open} calls without an outcome")?;
+    writeln!(
+        out,
+        "sound: {entries} entries, {receipts} receipts ({denials} refused), still without an outcome: {open}"
+    )?;
     if *entries > 0 {
         writeln!(out, "head:  {} (keep it elsewhere: it shows if the whole store is ever put back)", chain.head())?;
     }
@@ -120,7 +125,13 @@ fn refuse(bad: &Bad, out: &mut dyn Write) -> Written {
     Ok(1)
 }
 
-fn show(source: &Source, session: Option<&str>, limit: usize, json: bool, out: &mut dyn Write) -> Result<Written, String> {
+fn show(
+    source: &Source,
+    session: Option<&str>,
+    limit: usize,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Written, String> {
     let (mut rows, mut lines) = (VecDeque::new(), VecDeque::new());
     let read = source.audit(|entry| {
         let Some((of, row)) = ended(entry) else { return };
@@ -204,7 +215,9 @@ impl Source {
 
     fn public_key(&self) -> Result<PublicKey, String> {
         match &self.key {
-            Some(hex) => PublicKey::parse(hex).ok_or_else(|| "--key wants 64 hexadecimal digits of a public key".into()),
+            Some(hex) => {
+                PublicKey::parse(hex).ok_or_else(|| "--key wants 64 hexadecimal digits of a public key".into())
+            }
             None => public_key(&self.dir()?),
         }
     }
@@ -229,7 +242,9 @@ impl Source {
         let read = reading.finish(head.as_ref());
         let headless = head.is_none() && self.file.is_some();
         Ok(match read {
-            Ok(told) if headless => Err(Bad { seq: told.entries, text: "the file does not end with a signed head".into() }),
+            Ok(told) if headless => {
+                Err(Bad { seq: told.entries, text: "the file does not end with a signed head".into() })
+            }
             read => read,
         })
     }
@@ -313,7 +328,7 @@ mod tests {
         let file = dir.path().join("journal.jsonl");
         let name = file.to_str().expect("UTF-8");
         let key = std::fs::read_to_string(dir.path().join("signing.pub")).expect("a key");
-        let mut check = |text: &str| {
+        let check = |text: &str| {
             std::fs::write(&file, text).expect("written");
             weir(&["verify", "--json", "--file", name, "--key", key.trim()])
         };

@@ -1,11 +1,8 @@
 //! What several commands put together: policies from files, a gate on a store, a clock, names.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use indicatif::ProgressBar;
 
 use crate::audit::Head;
 use crate::journal;
@@ -14,7 +11,7 @@ use crate::pdp::Compiled;
 use crate::pep::Gate;
 use crate::pep::port::{Approver, Clock};
 use crate::policy;
-use crate::sandbox::{Progress, Sandbox, SandboxConfig};
+use crate::sandbox::{Sandbox, SandboxConfig};
 
 /// The clock of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -64,43 +61,14 @@ pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Appro
     let sealing = journal::key(folder)?;
     let seal = Box::new(move |count, hash| Head::sign(count, hash, &sealing));
     let store = journal::Sqlite::open(folder, seal).map_err(|fault| fault.to_string())?;
-    Gate::open(policy, Box::new(store), Box::new(SystemClock), approver, key).map_err(|fault| {
-        format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display())
-    })
+    Gate::open(policy, Box::new(store), Box::new(SystemClock), approver, key)
+        .map_err(|fault| format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display()))
 }
 
 /// The sandbox, with the first build of the guest shown as it goes.
 pub(super) fn sandbox() -> Result<Sandbox, String> {
-    let config = SandboxConfig { progress: Arc::new(Shown::default()), ..SandboxConfig::default() };
+    let config = SandboxConfig { progress: Arc::new(super::guest::Shown::default()), ..SandboxConfig::default() };
     Sandbox::open(config).map_err(|fault| fault.to_string())
-}
-
-/// Progress on standard error: a spinner on a terminal, a line per step elsewhere.
-#[derive(Default)]
-struct Shown(Mutex<Option<ProgressBar>>);
-
-impl Progress for Shown {
-    fn step(&self, what: &str) {
-        if !std::io::stderr().is_terminal() {
-            anstream::eprintln!("weir: {what}");
-            return;
-        }
-        let Ok(mut shown) = self.0.lock() else { return };
-        let bar = shown.get_or_insert_with(|| {
-            let bar = ProgressBar::new_spinner();
-            bar.enable_steady_tick(std::time::Duration::from_millis(120));
-            bar
-        });
-        bar.set_message(what.to_owned());
-    }
-
-    fn done(&self) {
-        if let Ok(mut shown) = self.0.lock()
-            && let Some(bar) = shown.take()
-        {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 /// The store's folder: as given, or the default one.

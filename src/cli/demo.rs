@@ -129,11 +129,14 @@ fn play(sandbox: &Sandbox, folder: &Path, started: Instant) -> Result<Report, St
     let profile = policy::import(LISTING.as_bytes(), "listing.txt").map_err(|faults| faults.to_string())?;
     let policy = policy::parse(POLICY.as_bytes(), "policy.toml").map_err(|faults| faults.to_string())?;
     let remarks = policy::check(&policy);
-    let shown = (profile_shown(&profile), PolicyShown {
-        rules: policy.rules.len(),
-        budgets: policy.budgets.len(),
-        unanswered: remarks.iter().filter(|remark| remark.severity == Severity::Error).count(),
-    });
+    let shown = (
+        profile_shown(&profile),
+        PolicyShown {
+            rules: policy.rules.len(),
+            budgets: policy.budgets.len(),
+            unanswered: remarks.iter().filter(|remark| remark.severity == Severity::Error).count(),
+        },
+    );
     let compiled = Compiled::new(policy).map_err(|faults| faults.to_string())?;
     let recorded: Recorded = toml::from_str(RUN).map_err(|error| error.to_string())?;
 
@@ -170,7 +173,13 @@ fn profile_shown(profile: &Profile) -> ProfileShown {
     }
 }
 
-fn execute(gate: &Gate, sandbox: &Sandbox, tools: &Arc<Tools>, subject: &Subject, step: RecordedStep) -> Result<Step, String> {
+fn execute(
+    gate: &Gate,
+    sandbox: &Sandbox,
+    tools: &Arc<Tools>,
+    subject: &Subject,
+    step: RecordedStep,
+) -> Result<Step, String> {
     let mut arguments = Map::new();
     arguments.insert("code".to_owned(), Value::String(step.code.clone()));
     let call = Call {
@@ -193,8 +202,17 @@ fn as_step(step: RecordedStep, answer: Answer, calls: Vec<String>) -> Step {
         let status = Status::Denied;
         let RecordedStep { says, code, expect } = step;
         return Step {
-            says, code, status, expected: expect, logs: String::new(), answer: None, stopped: denial, error: None,
-            notices: Vec::new(), calls, fuel: 0,
+            says,
+            code,
+            status,
+            expected: expect,
+            logs: String::new(),
+            answer: None,
+            stopped: denial,
+            error: None,
+            notices: Vec::new(),
+            calls,
+            fuel: 0,
         };
     };
     let message = outcome.error.map(|error| error.message);
@@ -207,7 +225,7 @@ fn as_step(step: RecordedStep, answer: Answer, calls: Vec<String>) -> Step {
         logs: outcome.logs,
         answer: outcome.is_final.then_some(outcome.output),
         stopped: if refused { message.clone() } else { denial },
-        error: if refused { None } else { message },
+        error: if refused || outcome.stopped.is_some() { None } else { message },
         notices: outcome.notices,
         calls,
         fuel: outcome.usage.of(crate::model::Kind::Fuel),

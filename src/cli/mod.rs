@@ -7,6 +7,7 @@ mod audit;
 mod compose;
 mod demo;
 mod explain;
+mod guest;
 mod policy;
 mod profile;
 mod run;
@@ -43,6 +44,8 @@ enum Command {
     Audit(audit::Args),
     /// Show the risk factors as declared, permitted and observed.
     Score(score::Args),
+    /// Build the Python guest ahead of time, or list what is cached.
+    Guest(guest::Args),
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Score(args) => score::run(args),
+        Command::Guest(args) => guest::run(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

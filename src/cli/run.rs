@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::compose;
 use crate::model::{Action, Call, CallId, Millis, Outcome, ReasonCode, Resource, Status, Subject};
+use crate::pep::Answer;
 use crate::pep::port::{Nobody, ToolHost, ToolSpec};
-use crate::pep::{Answer, Gate};
 
 /// Run a Python program under a policy.
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,11 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     let gate = compose::gate(policy, &folder, Box::new(Nobody))?;
     let sandbox = compose::sandbox()?;
     let answer = gate.handle(call(subject, &code)?, &sandbox, &NoTools);
-    if args.json { print_json(&answer) } else { print_plain(&gate, &answer) }
+    if args.json {
+        print_json(&answer)
+    } else {
+        print_plain(&answer)
+    }
     Ok(exit_code(&answer))
 }
 
@@ -95,8 +99,7 @@ fn exit_code(answer: &Answer) -> u8 {
     }
 }
 
-fn print_plain(gate: &Gate, answer: &Answer) {
-    let _ = gate;
+fn print_plain(answer: &Answer) {
     if let Some(outcome) = &answer.outcome {
         anstream::print!("{}", outcome.logs);
         if let Some(error) = &outcome.error {
@@ -111,7 +114,11 @@ fn print_plain(gate: &Gate, answer: &Answer) {
             anstream::eprintln!("note: {notice}");
         }
     }
-    if let Some(denial) = &answer.denial {
+    // The traceback of a denial that nobody caught ends with its text already.
+    let shown = |text: &str| {
+        answer.outcome.iter().flat_map(|outcome| &outcome.error).any(|error| error.traceback.contains(text))
+    };
+    if let Some(denial) = answer.denial.as_deref().filter(|text| !shown(text)) {
         anstream::eprintln!("{denial}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::compose;
 use crate::pep::port::{Approver, Nobody};
-use crate::surface::{Config, Desk, Secret, Shutdown, Sidecar};
+use crate::surface::{self, Secret, Shutdown, Sidecar};
 
 /// Serve the gate on a Unix socket or on loopback TCP.
 #[derive(Debug, clap::Args)]
@@ -40,30 +40,29 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<u8, String> {
     let policy = compose::policy(&args.policy)?;
-    let token = secret(&args.token_file)?;
-    let operator = args.operator_token_file.as_deref().map(secret).transpose()?;
-    let desk = Desk::default();
+    let mut config = surface::Config::new(
+        compose::name("organisation", &args.org)?,
+        compose::name("agent", &args.agent)?,
+        secret(&args.token_file)?,
+    );
+    config.operator_token = args.operator_token_file.as_deref().map(secret).transpose()?;
+    config.unix = args.socket;
+    config.tcp = args.tcp;
+    let approver: Box<dyn Approver> =
+        if config.operator_token.is_some() { Box::new(config.desk.clone()) } else { Box::new(Nobody) };
+    // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
+    let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
     let folder = compose::home(args.store)?;
-    let approver: Box<dyn Approver> = if operator.is_some() { Box::new(desk.clone()) } else { Box::new(Nobody) };
     let gate = compose::gate(policy, &folder, approver)?;
     let sandbox = compose::sandbox()?;
-    let config = Config {
-        unix: args.socket,
-        tcp: args.tcp,
-        operator_token: operator,
-        desk,
-        ..Config::new(compose::name("organisation", &args.org)?, compose::name("agent", &args.agent)?, token)
-    };
-    let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
-    let addresses = sidecar.addresses();
-    if let Some(path) = &addresses.unix {
-        anstream::eprintln!("weir: listening on {}", path.display());
+    let listening = sidecar.addresses().clone();
+    let unix = listening.unix.map(|path| format!("unix:{}", path.display()));
+    let tcp = listening.tcp.map(|address| format!("http://{address}"));
+    for address in unix.into_iter().chain(tcp) {
+        anstream::eprintln!("weir: listening on {address}");
     }
-    if let Some(address) = &addresses.tcp {
-        anstream::eprintln!("weir: listening on http://{address}");
-    }
-    let stop = Shutdown::on_signals();
-    sidecar.serve(Arc::new(gate), Arc::new(sandbox), stop).map_err(|fault| fault.to_string())?;
+    let (gate, sandbox) = (Arc::new(gate), Arc::new(sandbox));
+    sidecar.serve(gate, sandbox, Shutdown::on_signals()).map_err(|fault| fault.to_string())?;
     Ok(0)
 }
 

@@ -203,7 +203,6 @@ impl Ledger {
             }
         }
     }
-
 }
 
 /// The first flow that does not fit beside what the root account counts already. Every flow of

@@ -148,6 +148,14 @@ impl Call {
         }
     }
 
+    /// The digest of what is done, whoever does it: action, resource and arguments. Equal in two
+    /// sessions that do the same.
+    #[must_use]
+    pub fn deed(&self) -> Digest {
+        let done = (self.action, &self.resource, self.args_text());
+        Digest::of(canonical(&done).as_bytes())
+    }
+
     /// The arguments as the JSON text that is forwarded; integers keep all their digits.
     #[must_use]
     pub fn args_text(&self) -> String {

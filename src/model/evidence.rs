@@ -42,7 +42,7 @@ pub struct Evidence {
     pub labels: Vec<String>,
     /// Digest of action, resource and arguments.
     pub action_digest: Digest,
-    /// Digest of what the agent had seen just before (last result of the session).
+    /// Digest of everything that ran in the session before, in order; all zero at its beginning.
     pub input_digest: Digest,
     /// Depth of delegation.
     pub delegation: u8,

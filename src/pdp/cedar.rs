@@ -250,7 +250,7 @@ mod tests {
         let only = |names: &[&str]| Reads::Only(names.iter().map(|&name| name.to_owned()).collect());
         assert_eq!(of("true"), only(&[]));
         assert_eq!(of("context.labels.contains(\"untrusted\")"), only(&["labels"]));
-        assert_eq!(of("context has args.n && context[\"args\"].n > 5"), only(&["args"]));
+        assert_eq!(of("context has args && context[\"args\"].n > 5"), only(&["args"]));
         assert_eq!(
             of("context has \"rem\\u{61}ining\" || context.since_person > 3"),
             only(&["remaining", "since_person"])

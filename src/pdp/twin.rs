@@ -63,8 +63,6 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         answers: Vec::new(),
         accepted: BTreeMap::new(),
         rules,
-        answers: Vec::new(),
-        accepted: BTreeMap::new(),
     }
 }
 

@@ -146,7 +146,7 @@ impl Gate {
                 Err(asked(ReasonCode::ApprovalExpired, "a person was asked and did not answer in time"))
             }
             Approval::Unavailable => {
-                let detail = format!("a person must approve this and nobody can be asked ({})", decision.reason);
+                let detail = format!("{}; nobody can be asked here", decision.reason.detail);
                 Err(asked(ReasonCode::ApprovalUnavailable, &detail))
             }
         }

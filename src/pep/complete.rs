@@ -9,8 +9,8 @@ use super::stage::{Ruled, Settled, denied};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::{Body, OutcomeEntry, Receipt, ReceiptParts};
 use crate::model::{
-    Access, Action, Amounts, Call, CodeGrant, Decision, Digest, Evidence, Happened, KINDS, Kind, Obligation, OnCrash,
-    Outcome, Reason, ReasonCode, Status, Timestamp,
+    Access, Action, Amounts, Call, CodeGrant, Decision, Digest, Evidence, Happened, KINDS, Kind, Limits, Obligation,
+    OnCrash, Outcome, Reason, ReasonCode, Status, Timestamp,
 };
 use crate::pdp::within_bounds;
 
@@ -168,7 +168,7 @@ fn evidence(locked: &Locked<'_>, call: &Call, seen: &Seen<'_>) -> Evidence {
         resource: call.resource.name.clone(),
         happened: seen.happened,
         labels: session.map(|session| session.labels.iter().cloned().collect()).unwrap_or_default(),
-        action_digest: call.digest(),
+        action_digest: call.deed(),
         input_digest: seen.input,
         delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
         protected_path: seen.decision.reason.code == ReasonCode::ProtectedPath,
@@ -225,9 +225,22 @@ fn labels(decision: &Decision, outcome: &Outcome) -> Vec<String> {
     decision.obligations.iter().map(|Obligation::AddLabel(label)| label.clone()).collect()
 }
 
+/// How the text of every denial begins.
+const MARK: &str = "[weir] denied ";
+
+/// Whether `text` could be a denial of the gate's: the guest hands it on, and may have written it.
+fn is_denial(text: &str) -> bool {
+    let tame = |c: char| c == '\n' || !c.is_control();
+    text.starts_with(MARK) && text.len() <= Limits::DENIAL_BYTES && text.chars().all(tame)
+}
+
 /// The denial text of an execution that the gate itself stopped.
 fn stopped(call: &Call, decision: &Decision, outcome: &Outcome) -> Option<String> {
     let code = outcome.stopped?;
+    if let Some(own) = outcome.error.as_ref().map(|error| &error.message).filter(|text| is_denial(text)) {
+        // A call inside was denied: its text says more than this one could.
+        return Some(own.clone());
+    }
     let detail = outcome.error.as_ref().map_or_else(String::new, |error| error.message.clone());
     let reason = Reason { rule: None, answers: decision.reason.answers.clone(), ..Reason::new(code, detail) };
     Some(reason.denial(&what(call)))

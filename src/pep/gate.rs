@@ -12,7 +12,8 @@ use super::state::State;
 use crate::audit::{Bad, Body, Key, Reading, Receipt};
 use crate::ledger::{AccountId, Balance, Limit, Tier};
 use crate::model::{
-    Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject, Timestamp,
+    Action, Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject,
+    Timestamp,
 };
 use crate::pdp::{Compiled, Facts, Trace, explain};
 use crate::pip;
@@ -255,7 +256,7 @@ impl Gate {
         let mut tickets = Vec::new();
         for call in open {
             let Some(settled) = locked.state.ledger.expire(&call.id) else { continue };
-            let evidence = unknown(&call, self.ports.clock.now());
+            let evidence = unknown(&call, &self.policy(), self.ports.clock.now());
             locked.state.expired(&call.id, &evidence);
             let body = Body::Expire { call: call.id, posted: settled.posted, evidence };
             tickets.push(self.write(locked, body).1);
@@ -338,16 +339,16 @@ fn beyond(decision: &Decision, facts: &Facts) -> Option<Reason> {
 }
 
 /// What a call showed whose outcome nobody knows.
-fn unknown(call: &Call, at: Timestamp) -> Evidence {
+fn unknown(call: &Call, policy: &Compiled, at: Timestamp) -> Evidence {
     Evidence {
         session: call.subject.session.clone(),
         at,
         action: call.action,
-        effect: None,
+        effect: matches!(call.action, Action::ToolCall | Action::CodeRun).then(|| policy.effect_class(call)),
         resource: call.resource.name.clone(),
         happened: Happened::Unknown,
         labels: Vec::new(),
-        action_digest: call.digest(),
+        action_digest: call.deed(),
         input_digest: Digest::ZERO,
         delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
         protected_path: false,

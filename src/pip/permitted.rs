@@ -121,9 +121,8 @@ fn any(ways: &[Way], test: impl Fn(&Way) -> bool) -> bool {
 fn self_modification(policy: &Policy, ways: &[Way]) -> Level {
     let tool = |way: &Way, class| way.action == Action::ToolCall && way.effect == Some(class);
     let writes = any(ways, |way| tool(way, EffectClass::Write));
-    if any(ways, |way| way.action == Action::CodeRun || tool(way, EffectClass::Exec)) {
-        Level::FULL
-    } else if writes && policy.protected.is_empty() {
+    let runs = any(ways, |way| way.action == Action::CodeRun || tool(way, EffectClass::Exec));
+    if runs || (writes && policy.protected.is_empty()) {
         Level::FULL
     } else if writes || any(ways, |way| way.action == Action::PackageFetch) {
         Level::PARTIAL
@@ -206,8 +205,6 @@ mod tests {
             answers: Vec::new(),
             accepted: BTreeMap::new(),
             rules: Vec::new(),
-            answers: Vec::new(),
-            accepted: BTreeMap::new(),
         }
     }
 

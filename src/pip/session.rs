@@ -11,7 +11,7 @@ pub struct Session {
     pub labels: BTreeSet<String>,
     /// Calls admitted since a person last approved one.
     pub since_person: u64,
-    /// Digest of the last action that ran, which stands for what the agent had seen before the next.
+    /// Digest over every action that ran, in order: what the agent had seen before the next.
     pub last: Option<Digest>,
 }
 
@@ -24,7 +24,8 @@ impl Session {
     /// Adds what one call showed. Only `labels` of calls that ran may be given.
     pub fn observe(&mut self, evidence: &Evidence, labels: &[String]) {
         if !matches!(evidence.happened, Happened::Denied | Happened::Exhausted) {
-            self.last = Some(evidence.action_digest);
+            let before = self.last.unwrap_or(Digest::ZERO);
+            self.last = Some(Digest::of(&[before.0, evidence.action_digest.0].concat()));
         }
         for label in labels {
             if self.labels.len() < Limits::LABELS {

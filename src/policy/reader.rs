@@ -44,14 +44,18 @@ pub(super) fn text_of<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Faults
             Err(faults)
         }
         Ok(text) => {
-            let hostile = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-            for (at, c) in text.char_indices().filter(|(_, c)| hostile(*c)).take(20) {
-                let code = u32::from(c);
-                faults.push(file, line_of(at), format!("control character U+{code:04X}; remove it"));
+            for (at, c) in text.char_indices().filter(|(_, c)| is_hostile(*c)).take(20) {
+                faults.push(file, line_of(at), format!("control character U+{:04X}; remove it", u32::from(c)));
             }
             faults.or(text.strip_prefix('\u{feff}').unwrap_or(text))
         }
     }
+}
+
+/// Characters that no text here needs and that a terminal or an editor would act upon.
+fn is_hostile(c: char) -> bool {
+    let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    reorders || (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
 }
 
 impl<'a> Source<'a> {
@@ -183,6 +187,10 @@ impl<'s, 't> Fields<'s, 't> {
     pub(super) fn text(&self, key: &str) -> Option<At<String>> {
         let value = self.opt(key)?;
         match value.get_ref() {
+            DeValue::String(text) if text.chars().any(is_hostile) => {
+                self.fault(self.at(value), format!("`{key}` in {} holds a control character", self.what));
+                None
+            }
             DeValue::String(text) => Some(At { value: text.to_string(), line: self.at(value) }),
             _ => {
                 self.wrong(key, value, "a string");

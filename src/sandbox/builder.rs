@@ -105,15 +105,14 @@ impl Guest {
     /// [`SandboxFault`] with what to do about it.
     pub fn build(cache: Option<PathBuf>, progress: &dyn Progress) -> Result<Self, SandboxFault> {
         let opened = Cache::open(cache.clone())?;
-        let component = component(&opened, progress)?;
-        engine::compiled(&opened, &component, progress)?;
+        engine::compiled(&opened, progress)?;
         Self::python(cache)
     }
 }
 
 /// The component file, built now if the cache has none that is sealed.
 pub(crate) fn component(cache: &Cache, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
-    let name = format!("python-{}.wasm", digest().get(..16).unwrap_or_default());
+    let name = format!("{}.wasm", stem());
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);
     }
@@ -125,6 +124,11 @@ pub(crate) fn component(cache: &Cache, progress: &dyn Progress) -> Result<Verifi
     let built = build(cache, &manifest()?.builder, progress);
     progress.done();
     cache.put(&name, &built?)
+}
+
+/// The name under which everything made from these sources is kept.
+pub(crate) fn stem() -> String {
+    format!("python-{}", digest().get(..16).unwrap_or_default())
 }
 
 /// SHA-256 over the guest's sources, which name the tool and its hash.

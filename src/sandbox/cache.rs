@@ -61,7 +61,8 @@ impl Cache {
     /// Waits for other processes and takes the cache for this one.
     pub(crate) fn lock(&self) -> Result<Lock, SandboxFault> {
         let locked = || {
-            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.path("lock"))?;
+            let file =
+                OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.path("lock"))?;
             file.lock()?;
             Ok::<_, io::Error>(Lock(file))
         };

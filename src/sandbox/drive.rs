@@ -28,7 +28,8 @@ const SLICE: u64 = 8_000_000;
 const CHECK: Duration = Duration::from_millis(10);
 
 /// Runs one program; the interpreter comes back only if it can be used again.
-pub(crate) fn run(mut live: Live, work: &Work<'_>, started: Instant) -> (Outcome, Option<Live>) {
+pub(crate) fn run(mut live: Live, work: &Work<'_>) -> (Outcome, Option<Live>) {
+    let started = Instant::now();
     let limits = &work.grant.limits;
     let mut handles = std::mem::take(&mut live.handles);
     let mut exchange = Exchange::new(work, work.inner.tools(), &mut handles);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
 
-use super::builder::Progress;
+use super::builder::{self, Progress};
 use super::cache::{Cache, Verified};
 use super::host::{self, Inside};
 use super::{SandboxFault, load};
@@ -27,7 +27,6 @@ const HOST_STACK: usize = 1 << 20;
 /// One engine per stack size class: the limit is an engine's setting, not a store's.
 pub(crate) struct Engines {
     cache: Cache,
-    component: Verified,
     progress: Arc<dyn Progress>,
     ready: Mutex<BTreeMap<usize, Ready>>,
 }
@@ -41,12 +40,8 @@ pub(crate) struct Ready {
 
 impl Engines {
     /// Loads the guest for the usual stack size, compiling it first if need be.
-    pub(crate) fn open(
-        cache: Cache,
-        component: Verified,
-        progress: Arc<dyn Progress>,
-    ) -> Result<Self, SandboxFault> {
-        let engines = Self { cache, component, progress, ready: Mutex::default() };
+    pub(crate) fn open(cache: Cache, progress: Arc<dyn Progress>) -> Result<Self, SandboxFault> {
+        let engines = Self { cache, progress, ready: Mutex::default() };
         engines.with_stack(MAX_STACK)?;
         Ok(engines)
     }
@@ -59,7 +54,7 @@ impl Engines {
             return Ok(found.clone());
         }
         let engine = engine(class).map_err(|error| SandboxFault::Load(error.to_string()))?;
-        let code = compiled(&self.cache, &self.component, self.progress.as_ref())?;
+        let code = compiled(&self.cache, self.progress.as_ref())?;
         let linked = load::compiled(&engine, &code).and_then(|component| link(&engine, &component));
         let guest = linked.map_err(|error| SandboxFault::Load(format!("{error:#}")))?;
         let made = Ready { engine, guest };
@@ -88,20 +83,16 @@ fn engine(stack: usize) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// The compiled guest from the cache, or compiled now.
-pub(crate) fn compiled(
-    cache: &Cache,
-    component: &Verified,
-    progress: &dyn Progress,
-) -> Result<Verified, SandboxFault> {
+/// The compiled guest from the cache; built and compiled now if need be.
+pub(crate) fn compiled(cache: &Cache, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
     let engine = engine(stack_class(MAX_STACK)).map_err(|error| SandboxFault::Load(error.to_string()))?;
     let mut fingerprint = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut fingerprint);
-    let stem = component.path().file_stem().unwrap_or_default().to_string_lossy();
-    let name = format!("{stem}-{:016x}.cwasm", fingerprint.finish());
+    let name = format!("{}-{:016x}.cwasm", builder::stem(), fingerprint.finish());
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);
     }
+    let component = builder::component(cache, progress)?;
     let _lock = cache.lock()?;
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);

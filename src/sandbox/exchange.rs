@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::host::Request;
 use super::{Work, tagged};
-use crate::model::{Action, GuestError, Limits, Outcome, ReasonCode, Status, parse_json};
+use crate::model::{Action, Effect, GuestError, Limits, Outcome, ReasonCode, Status, parse_json};
 use crate::pep::Answer;
 use crate::pep::port::ToolSpec;
 
@@ -131,12 +131,11 @@ impl<'a> Exchange<'a> {
 
     /// The reply for what the gate answered.
     fn reply(&mut self, answer: Answer, action: Action, is_final: bool) -> Result<Value, GuestError> {
-        let Answer { decision, outcome, denial, .. } = answer;
-        let refused = denial.or_else(|| outcome.is_none().then(|| decision.reason.to_string()));
-        if let (Some(text), false) = (refused, action == Action::CodeImport && decision_allows(&decision)) {
-            self.denials.push(decision.reason.code);
+        if let Some(text) = refusal(&answer, action) {
+            self.denials.push(answer.decision.reason.code);
             return Ok(json!({"denied": text}));
         }
+        let Answer { decision, outcome, .. } = answer;
         let outcome = outcome.unwrap_or_else(|| Outcome::of(Status::Done));
         match outcome.status {
             Status::Done if is_final => {
@@ -179,8 +178,11 @@ impl<'a> Exchange<'a> {
     }
 }
 
-fn decision_allows(decision: &crate::model::Decision) -> bool {
-    decision.effect == crate::model::Effect::Allow
+/// Why the call did not run; an allowed import has nothing to run.
+fn refusal(answer: &Answer, action: Action) -> Option<String> {
+    let granted = action == Action::CodeImport && answer.decision.effect == Effect::Allow;
+    let silent = || (answer.outcome.is_none() && !granted).then(|| answer.decision.reason.denial("the call"));
+    answer.denial.clone().or_else(silent)
 }
 
 fn said(outcome: &Outcome, otherwise: &str) -> String {

@@ -146,8 +146,9 @@ pub(crate) fn link_absent(linker: &mut Linker<Inside>, engine: &Engine, componen
         let mut instance = linker.instance(name)?;
         for (export, item) in interface.exports(engine) {
             match item.ty {
-                ComponentItem::ComponentFunc(_) => instance
-                    .func_new(export, |_, _, _, _| Err(wasmtime::format_err!("the sandbox has no network")))?,
+                ComponentItem::ComponentFunc(_) => {
+                    instance.func_new(export, |_, _, _, _| Err(wasmtime::format_err!("the sandbox has no network")))?
+                }
                 ComponentItem::Resource(_) if !MENTIONED.contains(&export) => {
                     instance.resource(export, ResourceType::host::<Never>(), |_, _| Ok(()))?;
                 }

@@ -24,7 +24,6 @@ mod tagged;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde_json::{Map, Value};
 
@@ -66,8 +65,7 @@ impl Sandbox {
     /// [`SandboxFault`] with what to do about it.
     pub fn open(config: SandboxConfig) -> Result<Self, SandboxFault> {
         let cache = cache::Cache::open(config.cache)?;
-        let component = builder::component(&cache, config.progress.as_ref())?;
-        let engines = Engines::open(cache, component, config.progress)?;
+        let engines = Engines::open(cache, config.progress)?;
         Ok(Self { engines, sessions: Sessions::new(config.sessions) })
     }
 
@@ -99,15 +97,17 @@ impl Sandbox {
             Ok(taken) => taken,
             Err(busy) => return broken(busy),
         };
-        let started = Instant::now();
         let live = match taken.live.take() {
             Some(live) => live,
             None => match Live::start(&self.engines, key, work.grant) {
                 Ok(live) => live,
-                Err(fault) => return fault.outcome(),
+                Err(fault) => {
+                    self.sessions.put_back(taken, None);
+                    return fault.outcome();
+                }
             },
         };
-        let (mut outcome, survivor) = drive::run(live, work, started);
+        let (mut outcome, survivor) = drive::run(live, work);
         if survivor.is_none() && work.grant.keep != Keep::Nothing {
             outcome.notices.push(session::LOST.to_owned());
         }

@@ -97,7 +97,8 @@ fn answered(answer: Answer, limits: &CodeLimits, exchange: &Exchange<'_>) -> Out
     let mut outcome = Outcome::of(Status::Done);
     outcome.output = answer.output;
     if answer.cut {
-        let said = format!("The value of the last statement is over {} bytes; its repr is shown, cut.", limits.result_bytes);
+        let said =
+            format!("The value of the last statement is over {} bytes; its repr is shown, cut.", limits.result_bytes);
         outcome.notices.push(said);
     }
     let error = answer.error.map(bounded);
@@ -141,7 +142,9 @@ fn trapped(error: &wasmtime::Error, limits: &CodeLimits, memory: &Memory) -> Out
         _ if error.downcast_ref::<I32Exit>().is_some() => {
             failed("SystemExit", "the program ended the interpreter itself".into())
         }
-        _ => failed("Abort", "the interpreter stopped itself; what the program did cannot be done in the sandbox".into()),
+        _ => {
+            failed("Abort", "the interpreter stopped itself; what the program did cannot be done in the sandbox".into())
+        }
     }
 }
 

@@ -10,13 +10,13 @@ use wasmtime::Store;
 use wasmtime::component::TypedFunc;
 use wasmtime_wasi::ResourceTable;
 
+use super::SandboxFault;
 use super::drive::wait;
 use super::engine::{Engines, Ready};
 use super::grant::{self, Given};
 use super::host::{Inside, Mailbox};
 use super::meter::Memory;
 use super::output::Output;
-use super::SandboxFault;
 use crate::model::{Clock, CodeGrant, Keep, Name};
 
 /// What an agent is told when its variables are gone.

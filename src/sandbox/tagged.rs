@@ -20,8 +20,19 @@ pub(crate) enum TagFault {
 
 /// The text-carrying tags.
 const TEXTS: [&str; 13] = [
-    "int", "float", "str", "bytes", "bytearray", "datetime", "date", "time", "timedelta", "decimal", "fraction",
-    "uuid", "path",
+    "int",
+    "float",
+    "str",
+    "bytes",
+    "bytearray",
+    "datetime",
+    "date",
+    "time",
+    "timedelta",
+    "decimal",
+    "fraction",
+    "uuid",
+    "path",
 ];
 
 /// Checks `value`; `handle` is asked about every handle's id.
@@ -42,7 +53,11 @@ fn check_tag(parts: &[Value], handle: &mut dyn FnMut(&str) -> bool) -> Result<()
     let wrong = || TagFault::Parts(tag.clone());
     match (tag.as_str(), rest) {
         (text, [Value::String(content)]) if TEXTS.contains(&text) => {
-            if well_written(text, content) { Ok(()) } else { Err(wrong()) }
+            if well_written(text, content) {
+                Ok(())
+            } else {
+                Err(wrong())
+            }
         }
         ("tuple" | "set" | "frozenset", [Value::Array(items)]) => items.iter().try_for_each(|i| check(i, handle)),
         ("dict", [Value::Array(pairs)]) => pairs.iter().try_for_each(|pair| match pair {
@@ -55,7 +70,11 @@ fn check_tag(parts: &[Value], handle: &mut dyn FnMut(&str) -> bool) -> Result<()
             _ => Err(wrong()),
         }),
         ("handle", [Value::String(id), Value::String(_), Value::String(_)]) => {
-            if is_handle(id) && handle(id) { Ok(()) } else { Err(TagFault::Handle) }
+            if is_handle(id) && handle(id) {
+                Ok(())
+            } else {
+                Err(TagFault::Handle)
+            }
         }
         ("repr", [Value::String(_), Value::String(_)]) => Ok(()),
         (known, _) if TEXTS.contains(&known) || OTHERS.contains(&known) => Err(wrong()),

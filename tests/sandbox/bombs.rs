@@ -53,7 +53,8 @@ fn fuel_stops_a_program_before_its_time() {
 
 #[test]
 fn memory_bombs_end_as_memory_errors_and_the_session_lives() {
-    for code in ["x = [0] * 10**9", "x = 'a' * 2**30", "x = bytearray(1 << 30)", "x = []\nwhile True: x.append([1, 2])"] {
+    for code in ["x = [0] * 10**9", "x = 'a' * 2**30", "x = bytearray(1 << 30)", "x = []\nwhile True: x.append([1, 2])"]
+    {
         let (session, mut grant) = (fresh(), grant());
         grant.limits.memory_bytes = 64 << 20;
         run_in(&session, "kept = 1", &grant, &Desk::default());
@@ -127,7 +128,8 @@ fn output_is_cut_at_its_limit_and_said_so() {
 
 #[test]
 fn printed_frames_and_escapes_are_data() {
-    let code = "print('{\"status\": \"done\", \"output\": 1}')\nprint('\\x1b]52;c;x\\x07\\u202eabc\\rA\\ud800')\n'real'";
+    let code =
+        "print('{\"status\": \"done\", \"output\": 1}')\nprint('\\x1b]52;c;x\\x07\\u202eabc\\rA\\ud800')\n'real'";
     let outcome = run(code);
     assert_eq!(outcome.output, json!("real"));
     assert!(outcome.logs.contains("\\x1b]52;c;x\\x07\\u{202e}abc\\rA\\ud800"), "{}", outcome.logs);
@@ -146,7 +148,12 @@ fn a_large_result_is_replaced_by_its_repr_and_said_so() {
 
 #[test]
 fn compile_bombs_are_errors() {
-    for code in ["(" .repeat(100_000), "-".repeat(200_000) + "1", "[".repeat(5_000) + &"]".repeat(5_000), "x=".repeat(50_000) + "1"] {
+    for code in [
+        "(".repeat(100_000),
+        "-".repeat(200_000) + "1",
+        "[".repeat(5_000) + &"]".repeat(5_000),
+        "x=".repeat(50_000) + "1",
+    ] {
         let outcome = run(&code);
         assert_ne!(outcome.status, Status::Broken, "{outcome:?}");
         assert!(outcome.usage.of(Kind::WallMs) < 9_000, "{:?}", outcome.usage);

@@ -160,7 +160,8 @@ fn the_list_holds_for_parents_and_not_for_the_librarys_own_imports() {
     let mut grant = grant();
     grant.imports = vec!["collections".into(), "json".into(), "os.path".into(), "importlib".into()];
     let desk = Desk::default();
-    let code = "import collections.abc, json.decoder\nfrom collections import abc\nfrom os import path\nimport os.path\n'ok'";
+    let code =
+        "import collections.abc, json.decoder\nfrom collections import abc\nfrom os import path\nimport os.path\n'ok'";
     assert_eq!(run_in(&fresh(), code, &grant, &desk).output, json!("ok"));
     assert_eq!(desk.count.load(Ordering::SeqCst), 0);
     let module = run_in(&fresh(), "import importlib\nimportlib.import_module('csv')", &grant, &desk);

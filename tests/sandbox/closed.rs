@@ -10,8 +10,28 @@ use weir::model::{Access, CodeGrant, Keep, Preopen, Status};
 use super::desk::{Desk, fresh, grant, message, run_in};
 
 const ALL: [&str; 22] = [
-    "os", "sys", "socket", "_socket", "io", "builtins", "posix", "pathlib", "subprocess", "urllib", "asyncio", "gc", "shutil",
-    "importlib", "platform", "tempfile", "signal", "glob", "http", "ctypes", "_ctypes", "_io",
+    "os",
+    "sys",
+    "socket",
+    "_socket",
+    "io",
+    "builtins",
+    "posix",
+    "pathlib",
+    "subprocess",
+    "urllib",
+    "asyncio",
+    "gc",
+    "shutil",
+    "importlib",
+    "platform",
+    "tempfile",
+    "signal",
+    "glob",
+    "http",
+    "ctypes",
+    "_ctypes",
+    "_io",
 ];
 
 /// A grant with every module that could reach out.
@@ -79,8 +99,11 @@ fn there_are_no_processes_and_no_native_code() {
         ("import os\nos.fork()", "AttributeError"),
         ("import ctypes", "ModuleNotFoundError"),
         ("import _ctypes", "ModuleNotFoundError"),
-        ("[c for c in ().__class__.__mro__[1].__subclasses__() if c.__name__ == '_wrap_close'][0]\
-          .__init__.__globals__['system']('id')", "KeyError"),
+        (
+            "[c for c in ().__class__.__mro__[1].__subclasses__() if c.__name__ == '_wrap_close'][0]\
+          .__init__.__globals__['system']('id')",
+            "KeyError",
+        ),
         ("import subprocess\n[c for c in object.__subclasses__() if c.__name__ == 'Popen'][0](['id'])", ""),
     ] {
         let told = raised(code, &open());

@@ -24,10 +24,13 @@ pub enum Does {
     Panic,
 }
 
+/// One call as the gate saw it.
+type Asked = (Action, String, Map<String, Value>);
+
 #[derive(Default)]
 pub struct Desk {
     tools: Vec<(ToolSpec, Does)>,
-    pub asked: Mutex<Vec<(Action, String, Map<String, Value>)>>,
+    pub asked: Mutex<Vec<Asked>>,
     pub count: AtomicU64,
     pub cancelled: AtomicBool,
 }
@@ -42,9 +45,7 @@ impl Desk {
     }
 
     pub fn asked(&self) -> Vec<String> {
-        let one = |(action, name, args): &(Action, String, Map<String, Value>)| {
-            format!("{} {name} {}", action.word(), Value::Object(args.clone()))
-        };
+        let one = |(action, name, args): &Asked| format!("{} {name} {}", action.word(), Value::Object(args.clone()));
         self.asked.lock().unwrap().iter().map(one).collect()
     }
 }
@@ -122,7 +123,8 @@ pub fn fresh() -> Name {
 
 /// A grant with room for ordinary programs.
 pub fn grant() -> CodeGrant {
-    let imports = ["json", "math", "re", "time", "random", "datetime", "collections", "asyncio", "decimal", "os", "sys"];
+    let imports =
+        ["json", "math", "re", "time", "random", "datetime", "collections", "asyncio", "decimal", "os", "sys"];
     CodeGrant {
         limits: CodeLimits {
             memory_bytes: 128 << 20,

@@ -83,7 +83,11 @@ fn the_least_recently_used_session_goes_first_and_is_told() {
     assert_eq!(go(&a, "x").output, json!("a"), "used after b");
     let lost = go(&b, "'x' in globals()");
     assert_eq!(lost.output, json!(false));
-    assert!(tells_the_loss(&lost) && lost.notices.iter().any(|n| n.contains("too many sessions")), "{:?}", lost.notices);
+    assert!(
+        tells_the_loss(&lost) && lost.notices.iter().any(|n| n.contains("too many sessions")),
+        "{:?}",
+        lost.notices
+    );
 }
 
 #[test]

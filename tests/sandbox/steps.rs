@@ -119,7 +119,8 @@ fn asyncio_works_and_a_frozen_clock_moves_with_waiting() {
 fn what_the_sandbox_lacks_is_said_plainly() {
     let mut grant = grant();
     grant.imports.push("threading".into());
-    let outcome = run_in(&fresh(), "import threading\nthreading.Thread(target=print).start()", &grant, &Desk::default());
+    let outcome =
+        run_in(&fresh(), "import threading\nthreading.Thread(target=print).start()", &grant, &Desk::default());
     assert!(message(&outcome).contains("can't start new thread"), "{}", message(&outcome));
     assert!(message(&run("input('name? ')")).contains("nobody to ask"));
     assert!(message(&run("open('x')")).contains("no files"));

@@ -1,6 +1,5 @@
 //! A sidecar on a Unix socket and on loopback TCP, and a client that writes bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -12,14 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use weir::audit::Key;
-use weir::model::{
-    Action, Amounts, Clock as GuestClock, CodeLimits, Digest, Effect, EffectClass, Keep, Kind, Millis, Name, Outcome,
-    Randomness, Status, Timestamp,
-};
+use weir::model::{Action, Name, Outcome, Status, Timestamp};
 use weir::pdp::Compiled;
 use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Sealed, Ticket};
 use weir::pep::{Durable, Gate, Reserved};
-use weir::policy::{Approvals, Budget, Code, Cost, Memory, Peers, Policy, Rule, Scope, Tool};
+use weir::policy::Policy;
 use weir::surface::{Config, Desk, Secret, ServeFault, Shutdown, Sidecar, Stop};
 
 pub const AGENT: &str = "agent-token-0123456789";
@@ -328,84 +324,5 @@ impl Clock for Wall {
 
 /// Code may run; `echo` and `paid` are allowed, `risky` is asked about, everything else is denied.
 fn policy() -> Policy {
-    let rule = |id: &str, effect, actions: &[Action], resources: &[&str]| Rule {
-        id: id.into(),
-        effect,
-        actions: actions.to_vec(),
-        resources: resources.iter().map(ToString::to_string).collect(),
-        effects: Vec::new(),
-        except: Vec::new(),
-        when: None,
-        answers: Vec::new(),
-        assumed: false,
-        reason: "the test says so".into(),
-        expect: Vec::new(),
-        line: 1,
-    };
-    let tool = |name: &str, cost: Amounts| Tool {
-        name: name.into(),
-        effect: EffectClass::Read,
-        args: BTreeMap::new(),
-        extra_args: true,
-        cost: Cost(cost),
-        labels: Vec::new(),
-        answers: Vec::new(),
-        line: 1,
-    };
-    let paid = Amounts::ZERO.with(Kind::MicroUsd, 10);
-    let tools = [tool("echo", Amounts::ZERO), tool("risky", Amounts::ZERO), tool("paid", paid)];
-    let budget = |id: &str, scope, kind, limit| Budget {
-        id: id.into(),
-        scope,
-        kind,
-        limit,
-        at_cap: Effect::Deny,
-        answers: Vec::new(),
-        assumed: false,
-        line: 1,
-    };
-    Policy {
-        id: name("test"),
-        digest: Digest::of(b"test"),
-        file: "test.toml".into(),
-        provenance: None,
-        tools: tools.into_iter().map(|tool| (tool.name.clone(), tool)).collect(),
-        code: Some(Code {
-            imports: vec!["math".into()],
-            files: Vec::new(),
-            clock: GuestClock::Frozen,
-            randomness: Randomness::Seeded,
-            limits: limits(),
-            answers: Vec::new(),
-        }),
-        registries: BTreeMap::new(),
-        peers: Peers::default(),
-        budgets: vec![
-            budget("money", Scope::Session, Kind::MicroUsd, 25),
-            budget("steps", Scope::Run, Kind::ToolCalls, 8),
-        ],
-        approvals: Approvals { timeout: Millis(10_000) },
-        labels: BTreeSet::new(),
-        memory: Memory { survive: Keep::Session, answers: Vec::new() },
-        protected: Vec::new(),
-        protected_answers: Vec::new(),
-        rules: vec![
-            rule("code", Effect::Allow, &[Action::CodeRun, Action::CodeImport], &[]),
-            rule("tools", Effect::Allow, &[Action::ToolCall], &["echo", "paid", "risky"]),
-            rule("person", Effect::Ask, &[Action::ToolCall], &["risky"]),
-        ],
-    }
-}
-
-fn limits() -> CodeLimits {
-    CodeLimits {
-        memory_bytes: 1 << 20,
-        wall_ms: Millis(1000),
-        fuel: 1000,
-        stack_bytes: 1 << 16,
-        output_bytes: 1 << 16,
-        result_bytes: 1 << 16,
-        callbacks: 100,
-        tool_ms: Millis(10_000),
-    }
+    weir::policy::parse(include_bytes!("policy.toml"), "policy.toml").unwrap()
 }

@@ -101,8 +101,6 @@ class Guest:
         self.imports.granted = frozenset(request["imports"])
         self.builtins["open"] = builtins.open if request["files"] else absent.no_files
         self.output.full = False
-        if self.reserve is None:
-            self.reserve = bytearray(RESERVE)
         self.bind(request)
 
     def bind(self, request):
@@ -148,8 +146,17 @@ class Guest:
             self.reserve = None
             status, output, cut, error = "failed", "null", False, self.told(raised)
         self.output.flush()
+        if self.reserve is None and error is None:
+            self.retake()
         rest = dumps({"status": status, "error": error, "cut": cut})
         return f'{rest[:-1]}, "output": {output}}}'
+
+    def retake(self):
+        """Sets memory aside again, once a program has ended well: the one after the error may need it to tidy up."""
+        try:
+            self.reserve = bytearray(RESERVE)
+        except MemoryError:
+            pass
 
     def told(self, raised):
         """The error for the gate; an error while telling is told by its type alone."""

@@ -8,7 +8,7 @@ import base64
 import datetime
 import decimal
 import fractions
-from json import dumps
+from json import JSONEncoder
 import math
 import pathlib
 import sys
@@ -19,6 +19,8 @@ NODES = 400_000
 SAFE_INT = (1 << 53) - 1
 INT_BITS = 4_000_000
 REPR_CHARS = 10_000
+
+_json = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False).encode
 
 
 class Uncrossable(TypeError):
@@ -188,7 +190,7 @@ def _printable(text):
 
 def pack(value, limit):
     """The JSON text of a call's arguments, or `Uncrossable`."""
-    text = dumps(Encoder(lossy=False).encode(value), ensure_ascii=False, allow_nan=False)
+    text = _json(Encoder(lossy=False).encode(value))
     size = len(text.encode("utf-8"))
     if size > limit:
         raise Uncrossable(f"{size} bytes of arguments are over the limit of {limit} bytes; pass less")
@@ -198,13 +200,13 @@ def pack(value, limit):
 def pack_result(value, limit):
     """The JSON text of a result and whether it had to be replaced by its cut repr."""
     try:
-        text = dumps(Encoder(lossy=True).encode(value), ensure_ascii=False, allow_nan=False)
+        text = _json(Encoder(lossy=True).encode(value))
         if len(text.encode("utf-8")) <= limit:
             return text, False
     except (Uncrossable, RecursionError):
         pass
     shown = _printable(repr_of(value, max(1, min(REPR_CHARS, limit // 8))))
-    return dumps(_tag("repr", type(value).__name__[:100], shown)), True
+    return _json(_tag("repr", type(value).__name__[:100], shown)), True
 
 
 _LEAVES = {

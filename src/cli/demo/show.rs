@@ -43,7 +43,10 @@ pub(super) fn print(report: &Report) {
     anstream::println!("   then {} was changed: {}", audit.flipped, found(&audit.found));
     head(5, "score");
     crate::cli::score::table(&report.scores);
-    anstream::println!("\n{DIM}{} ms in all. Next: weir run, weir serve, or weir.wrap(agent) in Python.{DIM:#}", report.took_ms);
+    anstream::println!(
+        "\n{DIM}{} ms in all. Next: weir run, weir serve, or weir.wrap(agent) in Python.{DIM:#}",
+        report.took_ms
+    );
 }
 
 fn found(text: &str) -> String {

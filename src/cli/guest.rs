@@ -1,0 +1,108 @@
+//! `weir guest`: builds the sandbox's interpreter ahead of time, and shows what is built.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::sandbox::{Guest, Progress};
+
+/// Build or list the guests that run generated code.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Build and compile the Python guest, unless the cache has it (about half a minute, needs pip).
+    Build,
+    /// Show the guests, their digests, and what of them is built.
+    Ls,
+}
+
+/// Runs the command; the exit code.
+///
+/// # Errors
+/// What went wrong and what to do about it, for standard error.
+pub fn run(args: Args) -> Result<u8, String> {
+    let guest = match args.command {
+        Command::Build => Guest::build(None, &Shown::default()),
+        Command::Ls => Guest::python(None),
+    };
+    let text = listing(&guest.map_err(|fault| fault.to_string())?);
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(0)
+}
+
+fn listing(guest: &Guest) -> String {
+    let Guest { name, language, world, capabilities, digest, cache, files } = guest;
+    let mut text = format!("{name}  {language}\n  world         {world}\n  sources       sha256:{digest}\n");
+    text.push_str(&format!("  capabilities  {}\n  cache         {}\n", capabilities.join(", "), cache.display()));
+    let current = digest.get(..16).unwrap_or_default();
+    for (file, bytes) in files {
+        let stale = if file.contains(current) { "" } else { "  (of other sources; may be removed)" };
+        text.push_str(&format!("  {:>8.1} MB   {file}{stale}\n", *bytes as f64 / 1e6));
+    }
+    if !files.iter().any(|(file, _)| file.contains(current)) {
+        text.push_str("  not built yet: `weir guest build`\n");
+    }
+    text
+}
+
+/// Shows the steps of a first build: a spinner on a terminal, plain lines elsewhere; on standard error.
+#[derive(Debug, Default)]
+pub struct Shown(Mutex<Option<ProgressBar>>);
+
+impl Progress for Shown {
+    fn step(&self, what: &str) {
+        if !std::io::stderr().is_terminal() {
+            let _ = writeln!(std::io::stderr(), "weir: sandbox: {what}");
+            return;
+        }
+        let mut shown = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let bar = shown.get_or_insert_with(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} sandbox, first use: {msg} [{elapsed}]") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        bar.set_message(what.to_owned());
+    }
+
+    fn done(&self) {
+        if let Some(bar) = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listing_says_what_is_built_and_what_is_stale() {
+        let mut guest = Guest {
+            name: "python".into(),
+            language: "CPython".into(),
+            world: "weir:guest/python".into(),
+            capabilities: vec!["host.call".into()],
+            digest: "0123456789abcdef0000".into(),
+            cache: "/cache/".into(),
+            files: vec![("python-ffff.wasm".into(), 24_000_000)],
+        };
+        let text = listing(&guest);
+        assert!(
+            text.contains("24.0 MB   python-ffff.wasm  (of other sources") && text.contains("not built yet"),
+            "{text}"
+        );
+        guest.files.push(("python-0123456789abcdef.wasm".into(), 1));
+        assert!(!listing(&guest).contains("not built yet"));
+    }
+}

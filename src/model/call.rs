@@ -133,6 +133,21 @@ impl Call {
         Digest::of(canonical(&bound).as_bytes())
     }
 
+    /// The same call without its arguments.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        let Self { id, subject, action, resource, args: _, parent, surface } = self;
+        Self {
+            id: id.clone(),
+            subject: subject.clone(),
+            action: *action,
+            resource: resource.clone(),
+            args: Map::new(),
+            parent: parent.clone(),
+            surface: surface.clone(),
+        }
+    }
+
     /// The digest of what is done, whoever does it: action, resource and arguments. Equal in two
     /// sessions that do the same.
     #[must_use]
@@ -144,6 +159,6 @@ impl Call {
     /// The arguments as the JSON text that is forwarded; integers keep all their digits.
     #[must_use]
     pub fn args_text(&self) -> String {
-        Value::Object(self.args.clone()).to_string()
+        serde_json::to_string(&self.args).unwrap_or_default()
     }
 }

@@ -37,7 +37,11 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", hex::encode(self.0))
+        // Into a buffer of its own: digests are most of what a journal entry is made of.
+        let mut digits = [0; 64];
+        let text = hex::encode_to_slice(self.0, &mut digits).ok().and_then(|()| std::str::from_utf8(&digits).ok());
+        f.write_str("sha256:")?;
+        f.write_str(text.ok_or(fmt::Error)?)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Contexts are built directly, not through JSON text. This is the only file that names Cedar's
 //! types, so that an upgrade touches one place. It must not combine effects: `decide` does.
 
+use std::collections::BTreeSet;
 use std::str::FromStr as _;
 use std::sync::LazyLock;
 
@@ -13,7 +14,7 @@ use cedar_policy::{
 use serde_json::{Map, Number, Value};
 
 use super::Facts;
-use crate::model::{Call, Effect, KINDS};
+use crate::model::{Call, Effect, KINDS, KindRow};
 use crate::policy::Rule;
 
 static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
@@ -25,6 +26,52 @@ pub(super) struct Verdict {
     pub held: Vec<usize>,
     /// Indices of rules whose condition could not be evaluated.
     pub failed: Vec<usize>,
+}
+
+/// Which parts of the context a set of rules reads. What none of them reads is not built: it is most
+/// of what a decision costs, and Cedar cannot tell the difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// Whatever there is.
+    All,
+    /// These attributes of `context`.
+    Only(BTreeSet<String>),
+}
+
+impl Reads {
+    /// What the rules of `set` read, by their syntax trees.
+    pub(super) fn of(set: &PolicySet) -> Self {
+        let mut only = BTreeSet::new();
+        let known = set.policies().all(|policy| policy.to_json().is_ok_and(|tree| reads(&tree, &mut only)));
+        if known { Self::Only(only) } else { Self::All }
+    }
+
+    fn has(&self, part: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(parts) => parts.contains(part),
+        }
+    }
+}
+
+/// Notes each attribute of `context` that `tree` reads; false when it uses `context` in another way.
+fn reads(tree: &Value, into: &mut BTreeSet<String>) -> bool {
+    let context = |tree: &Value| tree.get("Var").and_then(Value::as_str) == Some("context");
+    match tree {
+        Value::Object(map) => {
+            let access = map.get(".").or_else(|| map.get("has")).filter(|_| map.len() == 1);
+            let attribute = access.filter(|access| access.get("left").is_some_and(context));
+            match attribute.and_then(|access| access.get("attr")).and_then(Value::as_str) {
+                Some(name) => {
+                    into.insert(name.to_owned());
+                    true
+                }
+                None => !context(tree) && map.values().all(|part| reads(part, into)),
+            }
+        }
+        Value::Array(items) => items.iter().all(|part| reads(part, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
 }
 
 /// The text of `rule` as one Cedar policy; its scope repeats what slicing uses.
@@ -81,8 +128,8 @@ pub(super) fn add(set: &mut PolicySet, index: usize, rule: &Rule) -> Result<(), 
 }
 
 /// Evaluates `set` on `call`. A request that cannot be built counts as a failure of every rule.
-pub(super) fn evaluate(set: &PolicySet, facts: &Facts, call: &Call, effect: &str) -> Verdict {
-    let Some(request) = request(facts, call, effect) else {
+pub(super) fn evaluate(set: &PolicySet, reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Verdict {
+    let Some(request) = request(reads, facts, call, effect) else {
         let failed = set.policies().filter_map(|policy| index(policy.id())).collect();
         return Verdict { held: Vec::new(), failed };
     };
@@ -103,7 +150,7 @@ fn index(id: &PolicyId) -> Option<usize> {
     AsRef::<str>::as_ref(id).parse().ok()
 }
 
-fn request(facts: &Facts, call: &Call, effect: &str) -> Option<Request> {
+fn request(reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Option<Request> {
     static TYPES: LazyLock<Option<[EntityTypeName; 3]>> = LazyLock::new(|| {
         let name = |text| EntityTypeName::from_str(text).ok();
         Some([name("Agent")?, name("Action")?, name("Resource")?])
@@ -114,31 +161,36 @@ fn request(facts: &Facts, call: &Call, effect: &str) -> Option<Request> {
         entity(agent, call.subject.agent.as_str()),
         entity(action, call.action.word()),
         entity(resource, call.resource.name.as_str()),
-        context(facts, call, effect)?,
+        context(reads, facts, call, effect)?,
         None,
     )
     .ok()
 }
 
-fn context(facts: &Facts, call: &Call, effect: &str) -> Option<Context> {
+fn context(reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Option<Context> {
     let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
     let long = |value: u64| RestrictedExpression::new_long(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut pairs = Vec::new();
+    let mut add = |name: &str, value: &dyn Fn() -> Option<RestrictedExpression>| {
+        if reads.has(name) {
+            pairs.push((name.to_owned(), value()?));
+        }
+        Some(())
+    };
+    add("args", &|| record(&call.args))?;
+    add("labels", &|| Some(RestrictedExpression::new_set(facts.labels.iter().map(|label| text(label)))))?;
+    add("effect", &|| Some(text(effect)))?;
+    add("since_person", &|| Some(long(facts.since_person)))?;
     // Every kind, also those with nothing left: a guard by `has` must not hide an empty budget.
-    let remaining = KINDS.iter().map(|row| (row.name.to_owned(), long(facts.left(row.kind))));
-    let mut pairs = vec![
-        ("args".to_owned(), record(&call.args)?),
-        ("labels".to_owned(), RestrictedExpression::new_set(facts.labels.iter().map(|label| text(label)))),
-        ("effect".to_owned(), text(effect)),
-        ("since_person".to_owned(), long(facts.since_person)),
-        ("remaining".to_owned(), RestrictedExpression::new_record(remaining).ok()?),
-        ("delegation".to_owned(), long(call.subject.delegation.len() as u64)),
-        ("nested".to_owned(), RestrictedExpression::new_bool(call.parent.is_some())),
-    ];
+    let left = |row: &KindRow| (row.name.to_owned(), long(facts.left(row.kind)));
+    add("remaining", &|| RestrictedExpression::new_record(KINDS.iter().map(left)).ok())?;
+    add("delegation", &|| Some(long(call.subject.delegation.len() as u64)))?;
+    add("nested", &|| Some(RestrictedExpression::new_bool(call.parent.is_some())))?;
     if let Some(registry) = &call.resource.registry {
-        pairs.push(("registry".to_owned(), text(registry.as_str())));
+        add("registry", &|| Some(text(registry.as_str())))?;
     }
     if let Some(revision) = &call.resource.revision {
-        pairs.push(("revision".to_owned(), text(revision.as_str())));
+        add("revision", &|| Some(text(revision.as_str())))?;
     }
     Context::from_pairs(pairs).ok()
 }
@@ -180,4 +232,35 @@ fn whole(number: &Number) -> Option<i64> {
         #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
         Some(float as i64)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(when: &str) -> Reads {
+        let text = format!("permit(principal, action, resource) when {{ {when} }};");
+        let mut set = PolicySet::new();
+        set.add(cedar_policy::Policy::parse(Some(PolicyId::new("0")), text).unwrap()).unwrap();
+        Reads::of(&set)
+    }
+
+    #[test]
+    fn what_rules_read_is_found_however_it_is_written() {
+        let only = |names: &[&str]| Reads::Only(names.iter().map(|&name| name.to_owned()).collect());
+        assert_eq!(of("true"), only(&[]));
+        assert_eq!(of("context.labels.contains(\"untrusted\")"), only(&["labels"]));
+        assert_eq!(of("context has args && context[\"args\"].n > 5"), only(&["args"]));
+        assert_eq!(
+            of("context has \"rem\\u{61}ining\" || context.since_person > 3"),
+            only(&["remaining", "since_person"])
+        );
+        assert_eq!(of("if context.nested then resource == Resource::\"x\" else false"), only(&["nested"]));
+        assert_eq!(of("[context.args.a, {\"k\": context.effect}].contains(\"x\")"), only(&["args", "effect"]));
+        for whole in
+            ["context == {}", "{\"c\": context}.c.args.n > 1", "(if true then context else context).args has n"]
+        {
+            assert_eq!(of(whole), Reads::All, "{whole}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use cedar_policy::PolicySet;
 
+use super::cedar::Reads;
 use super::{Facts, cedar, decide};
 use crate::model::{Action, Amounts, Call, Effect, EffectClass, Kind, Name, Resource, Subject};
 use crate::policy::{Expect, Faults, Policy, Rule};
@@ -20,19 +21,21 @@ pub struct Compiled {
     slices: BTreeMap<Action, Slices>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slices {
     named: BTreeMap<String, Slice>,
     other: Slice,
 }
 
 /// The rules that can speak of one action on one resource.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slice {
     /// Strictest rule without a condition.
     pub fixed: Option<usize>,
     /// Rules with a condition.
     pub conditional: PolicySet,
+    /// What those read.
+    pub reads: Reads,
     /// Every rule of the slice, in file order.
     pub rules: Vec<usize>,
 }
@@ -162,7 +165,7 @@ fn speaks_of(rule: &Rule, name: Option<&str>, class: EffectClass) -> bool {
 }
 
 fn slice_of(policy: &Policy, rules: Vec<usize>, faults: &mut Faults) -> Slice {
-    let mut slice = Slice::default();
+    let mut slice = Slice { fixed: None, conditional: PolicySet::new(), reads: Reads::All, rules: Vec::new() };
     for &index in &rules {
         let Some(rule) = policy.rules.get(index) else { continue };
         if rule.when.is_none() {
@@ -177,6 +180,7 @@ fn slice_of(policy: &Policy, rules: Vec<usize>, faults: &mut Faults) -> Slice {
             }
         }
     }
+    slice.reads = Reads::of(&slice.conditional);
     slice.rules = rules;
     slice
 }

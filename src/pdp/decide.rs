@@ -31,7 +31,8 @@ fn by_rules(policy: &Compiled, facts: &Facts, call: &Call) -> (Effect, Reason) {
     let effect_of = |index: usize| rules.get(index).map(|rule| (rule.effect, index));
     let mut best = slice.fixed.and_then(effect_of);
     if !slice.conditional.is_empty() {
-        let verdict = cedar::evaluate(&slice.conditional, facts, call, policy.effect_class(call).word());
+        let class = policy.effect_class(call).word();
+        let verdict = cedar::evaluate(&slice.conditional, &slice.reads, facts, call, class);
         if let Some(rule) = verdict.failed.iter().min().and_then(|index| rules.get(*index)) {
             let detail = "the rule's condition could not be evaluated on this call";
             return (Effect::Deny, Reason::new(ReasonCode::RuleError, detail).by(&rule.id, &rule.answers));

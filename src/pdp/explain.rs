@@ -53,7 +53,7 @@ fn step(policy: &Compiled, facts: &Facts, call: &Call, index: usize) -> Option<S
     let rule = policy.policy().rules.get(index)?;
     let mut alone = PolicySet::new();
     cedar::add(&mut alone, index, rule).ok()?;
-    let verdict = cedar::evaluate(&alone, facts, call, policy.effect_class(call).word());
+    let verdict = cedar::evaluate(&alone, &cedar::Reads::All, facts, call, policy.effect_class(call).word());
     let held = if verdict.failed.is_empty() { Some(!verdict.held.is_empty()) } else { None };
     Some(Step { rule: rule.id.clone(), effect: rule.effect, held, answers: rule.answers.clone() })
 }

@@ -63,8 +63,6 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         answers: Vec::new(),
         accepted: BTreeMap::new(),
         rules,
-        answers: Vec::new(),
-        accepted: BTreeMap::new(),
     }
 }
 
@@ -120,7 +118,7 @@ fn whole(policy: &Compiled, facts: &Facts, call: &Call) -> Effect {
     for (index, rule) in policy.policy().rules.iter().enumerate() {
         cedar::add(&mut set, index, rule).unwrap();
     }
-    let verdict = cedar::evaluate(&set, facts, call, policy.effect_class(call).word());
+    let verdict = cedar::evaluate(&set, &cedar::Reads::All, facts, call, policy.effect_class(call).word());
     if !verdict.failed.is_empty() {
         return Effect::Deny;
     }
@@ -140,6 +138,10 @@ fn any_rule(id: usize) -> impl Strategy<Value = Rule> {
         1 => Just(Some("context.args.n > 5")),
         1 => Just(Some("context.missing == 1")),
         1 => Just(Some("context.since_person >= 3")),
+        1 => Just(Some("context has args.n && context.remaining.calls > 3")),
+        1 => Just(Some("context.nested || context == {}")),
+        1 => Just(Some("context.effect == \"read\" && context.delegation == 0")),
+        1 => Just(Some("context has registry")),
         1 => Just(Some("principal == Agent::\"a\"")),
     ];
     (effect, actions, resources, effects, except, when).prop_map(

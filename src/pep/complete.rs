@@ -9,8 +9,8 @@ use super::stage::{Ruled, Settled, denied};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::{Body, OutcomeEntry, Receipt, ReceiptParts};
 use crate::model::{
-    Access, Action, Amounts, Call, CodeGrant, Decision, Digest, Evidence, Happened, KINDS, Kind, Obligation, OnCrash,
-    Outcome, Reason, ReasonCode, Status, Timestamp,
+    Access, Action, Amounts, Call, CodeGrant, Decision, Digest, Evidence, Happened, KINDS, Kind, Limits, Obligation,
+    OnCrash, Outcome, Reason, ReasonCode, Status, Timestamp,
 };
 use crate::pdp::within_bounds;
 
@@ -183,16 +183,7 @@ fn recordable(call: &Call) -> Cow<'_, Call> {
     if within_bounds(&call.args) {
         return Cow::Borrowed(call);
     }
-    let Call { id, subject, action, resource, args: _, parent, surface } = call;
-    Cow::Owned(Call {
-        id: id.clone(),
-        subject: subject.clone(),
-        action: *action,
-        resource: resource.clone(),
-        args: serde_json::Map::new(),
-        parent: parent.clone(),
-        surface: surface.clone(),
-    })
+    Cow::Owned(call.bare())
 }
 
 /// What to post: what was reported, except where only the gate can know or nobody does.
@@ -237,10 +228,16 @@ fn labels(decision: &Decision, outcome: &Outcome) -> Vec<String> {
 /// How the text of every denial begins.
 const MARK: &str = "[weir] denied ";
 
+/// Whether `text` could be a denial of the gate's: the guest hands it on, and may have written it.
+fn is_denial(text: &str) -> bool {
+    let tame = |c: char| c == '\n' || !c.is_control();
+    text.starts_with(MARK) && text.len() <= Limits::DENIAL_BYTES && text.chars().all(tame)
+}
+
 /// The denial text of an execution that the gate itself stopped.
 fn stopped(call: &Call, decision: &Decision, outcome: &Outcome) -> Option<String> {
     let code = outcome.stopped?;
-    if let Some(own) = outcome.error.as_ref().map(|error| &error.message).filter(|text| text.starts_with(MARK)) {
+    if let Some(own) = outcome.error.as_ref().map(|error| &error.message).filter(|text| is_denial(text)) {
         // A call inside was denied: its text says more than this one could.
         return Some(own.clone());
     }

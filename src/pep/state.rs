@@ -62,8 +62,7 @@ impl State {
     /// Notes that a call was admitted; its amounts are held already.
     pub fn admitted(&mut self, call: &Call, approved: bool) {
         self.sessions.entry(session_of(&call.subject)).or_default().admit(approved);
-        let bare = Call { args: serde_json::Map::new(), ..call.clone() };
-        self.open.insert(call.id.clone(), bare);
+        self.open.insert(call.id.clone(), call.bare());
     }
 
     /// Notes that a call ended with an unknown outcome; its amounts are posted already.

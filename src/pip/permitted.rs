@@ -205,8 +205,6 @@ mod tests {
             answers: Vec::new(),
             accepted: BTreeMap::new(),
             rules: Vec::new(),
-            answers: Vec::new(),
-            accepted: BTreeMap::new(),
         }
     }
 

@@ -45,9 +45,7 @@ impl Desk {
     }
 
     pub fn asked(&self) -> Vec<String> {
-        let one = |(action, name, args): &Asked| {
-            format!("{} {name} {}", action.word(), Value::Object(args.clone()))
-        };
+        let one = |(action, name, args): &Asked| format!("{} {name} {}", action.word(), Value::Object(args.clone()));
         self.asked.lock().unwrap().iter().map(one).collect()
     }
 }

@@ -19,6 +19,7 @@ mod meter;
 mod output;
 mod reply;
 mod session;
+mod spare;
 mod tagged;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -323,7 +323,7 @@ class TestHub:
         assert made() == "ran", "a pinned tool with an __init__ of its own loads"
         (asked,) = fake.decided
         assert (asked["action"], asked["resource"]) == ("package.fetch", "o/t")
-        assert (asked["registry"], asked["revision"]) == ("hf-spaces", self.COMMIT)
+        assert (asked["registry"], asked["revision"]) == ("hub", self.COMMIT)
         assert self.asked[0][1]["revision"] == self.COMMIT
         assert fake.outcomes[0]["status"] == "done" and not fake.sessions
 

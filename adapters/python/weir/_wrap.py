@@ -95,9 +95,14 @@ class Place:
 
     agent: Any
     name: str
-    chain: list[str]
+    above: Place | None = None
     seat: Seat | None = None
     executor: GateExecutor | None = None
+
+    @property
+    def chain(self) -> list[str]:
+        """The names of the agents from the outermost to this one."""
+        return [*(self.above.chain if self.above else []), self.name]
 
 
 def wrap(
@@ -137,14 +142,15 @@ def wrap(
     if wrapped or unknown_class(places[0]) or (strict and problems):
         raise CoverageError([f"{place.name}: it is wrapped already" for place in wrapped] + problems)
     places = [place for place in places if not unknown_class(place)]
-    peers = sorted({place.name for place in places if place.chain})
+    peers = sorted({place.name for place in places if place.above})
     gate, started = open_gate(
         profile, policy, sidecar, tools=effects, allow=allow, peers=peers, agent=places[0].name, store=store
     )
     coverage = Coverage(gate=gate, open=problems)
     try:
         for place in places:
-            place.seat = Seat(gate, place.chain)
+            above = place.above.seat if place.above else None
+            place.seat = Seat(gate, above, place.name if above else None)
             place.executor = GateExecutor(seat=place.seat, max_output=log_chars(place.agent), stop_after=stop_after)
             coverage.imports = place.executor.imports  # Opens the session: the last thing that can fail.
         stand_ins = models(places, output_tokens, coverage, strict)
@@ -193,17 +199,18 @@ def survey(agent: Any) -> list[Place]:
     found: list[Place] = []
     seen: set[int] = set()
 
-    def visit(each: Any, chain: list[str]) -> None:
+    def visit(each: Any, above: Place | None) -> None:
         if id(each) in seen:
             return
         seen.add(id(each))
         name = str(getattr(each, "name", None) or "agent")
-        found.append(Place(each, name, chain))
+        place = Place(each, name, above)
+        found.append(place)
         below = getattr(each, "managed_agents", None)
         for managed in below.values() if isinstance(below, dict) else ():
-            visit(managed, [*chain, name])
+            visit(managed, place)
 
-    visit(agent, [])
+    visit(agent, None)
     return found
 
 
@@ -336,7 +343,7 @@ def cover(place: Place, model: Any, effects: Mapping[str, str], coverage: Covera
 
     agent.interrupt = interrupt_now
     agent.memory.system_prompt = SystemPromptStep(system_prompt=agent.system_prompt)
-    coverage.agents.append(" > ".join([*place.chain, place.name]))
+    coverage.agents.append(" > ".join(place.chain))
     agent._weir, agent._weir_executor = coverage, executor
 
 
@@ -375,8 +382,8 @@ def replace_interpreter(place: Place, coverage: Coverage) -> None:
         assert place.seat is not None and place.executor is not None
         executor = place.executor
         if isinstance(agent, CodeAgent):  # Its own executor is busy with the program that calls the tool.
-            executor = GateExecutor(seat=Seat(place.seat.gate, place.chain), max_output=log_chars(agent))
-        sandboxed = SandboxedInterpreter(executor)
+            executor = GateExecutor(seat=Seat(place.seat.gate, place.seat, name), max_output=log_chars(agent))
+        sandboxed = SandboxedInterpreter(executor, coverage.imports)
         sandboxed.name = name
         agent.tools[name] = sandboxed
         coverage.replaced.append(f"{name} of {place.name} by the sandbox")

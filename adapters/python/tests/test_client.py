@@ -108,6 +108,21 @@ def test_a_request_that_changes_something_is_never_sent_twice(tmp_path: Path) ->
     thread.join(2)
 
 
+def test_a_refusal_that_comes_before_the_body_was_read_is_read(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def main() -> None:
+        connection, _ = listener.accept()
+        with listener, connection:
+            connection.sendall(http("413 Too Large", b'{"error":{"code":"too_large","message":"over a limit"}}'))
+
+    threading.Thread(target=main, daemon=True).start()
+    with pytest.raises(Refused, match="413 too_large"):
+        Client(f"unix:{tmp_path / 's'}", "t").post("/x", {"code": "x" * 4_000_000})
+
+
 def test_a_read_is_tried_once_more(tmp_path: Path) -> None:
     seen: list[bytes] = []
     serve_once(tmp_path / "s", [b"", http("200 OK", b"[1]")], seen).join(0)

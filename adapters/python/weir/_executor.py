@@ -26,6 +26,8 @@ LOG_CHARS = 50_000
 """Characters of logs that go back to the model; smolagents does not cut them."""
 ERROR_CHARS = 8_000
 """Characters of an error that go back to the model."""
+CANCELLED = -1
+"""In the place of an opening's number: the sandbox was stopped under the program before."""
 DESCRIPTION_CHARS = 2_000
 """Characters of a tool's description."""
 
@@ -176,7 +178,8 @@ class GateExecutor(PythonExecutor):
                 done = self.seat.execute(code_action, variables, self._on_tool)
             except BaseException as fault:
                 self._resend = bool(self._variables)
-                self._opening = None  # What was lost stands in the error.
+                # What was lost stands in the gate's own errors; after any other the next program is told.
+                self._opening = None if isinstance(fault, GateError) else CANCELLED
                 if self._interrupted and isinstance(fault, GateError):
                     raise self._interruption(not self.seat.is_open) from None
                 raise
@@ -218,7 +221,7 @@ class GateExecutor(PythonExecutor):
         opening = self.seat.open()
         if self._opening not in (None, opening):
             self._resend = bool(self._variables)
-            self._notes.append("the session is a new one; the variables of earlier steps are gone")
+            self._notes.append("the sandbox is a new one; the variables of earlier steps are gone")
         self._opening = opening
 
     def _crossing(self) -> dict[str, Any]:

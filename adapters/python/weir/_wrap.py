@@ -140,7 +140,7 @@ def wrap(
     effects, problems = inspect_all(places, tools or {}, wants_effects=profile is not None)
     wrapped = [place for place in places if "_weir" in vars(place.agent)]
     if wrapped or unknown_class(places[0]) or (strict and problems):
-        raise CoverageError([f"{place.name}: it is wrapped already" for place in wrapped] + problems)
+        raise CoverageError([f"{place.name}: it is wrapped already; once closed, its next run starts the gate again" for place in wrapped] + problems)
     places = [place for place in places if not unknown_class(place)]
     peers = sorted({place.name for place in places if place.above})
     gate, started = open_gate(

@@ -234,6 +234,7 @@ class FakeGate:
 
     def __init__(self, socket: Path, denied: set[str] = frozenset(), budget: int = 10_000, tokens: int = 10**9) -> None:
         self.socket, self.denied, self.budget, self.tokens = socket, set(denied), budget, tokens
+        self.unknown: set[str] = set()
         self.imports = list(IMPORTS)
         self.sessions: dict[str, Session] = {}
         self.executions: dict[str, Execution] = {}
@@ -302,6 +303,9 @@ class FakeGate:
             return 201, {**made, "imports": self.imports, "limits": LIMITS}
         if path == "/v1/decide":
             return self.decide(body)
+        if path == "/access/v1/evaluation":
+            reason = "unknown_tool" if body["resource"]["id"] in self.unknown else "allowed"
+            return 200, {"decision": reason == "allowed", "context": {"effect": "allow", "reason": reason}}
         if path == "/v1/outcome":
             return self.outcome(body)
         if path == "/v1/scores":

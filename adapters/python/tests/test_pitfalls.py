@@ -531,9 +531,7 @@ def test_s18_only_the_agent_above_begins_runs(fake: FakeGate, gate: Gate) -> Non
 
 
 def test_s18_the_sessions_below_follow_a_new_session_above(fake: FakeGate, gate: Gate) -> None:
-    outer, inner = nested(
-        gate, code("kept = 41\nfinal_answer(1)"), code("print(1)\nfinal_answer('kept' in globals())")
-    )
+    outer, inner = nested(gate, code("kept = 41\nfinal_answer(1)"), code("print(1)\nfinal_answer('kept' in globals())"))
     outer.run("one")
     outer.python_executor.seat.close()
     assert not fake.sessions, "the gate closes those below too"

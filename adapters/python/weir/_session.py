@@ -21,6 +21,9 @@ CANCEL_SECONDS = 15.0
 
 STATUSES = ("done", "failed", "exhausted", "denied", "broken")
 
+UNKNOWN = ("unknown_tool", "unknown_peer", "delegation_depth")
+"""Reason codes of what the policy has no place for, whatever the arguments."""
+
 EXHAUSTED = ("budget_exhausted", "limit_reached")
 """Reason codes of a refusal for want of room, not of permission."""
 
@@ -103,9 +106,7 @@ class Session:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(
-        cls, client: Client, tools: list[ToolSpec], parent: str | None = None, name: str | None = None
-    ) -> Session:
+    def open(cls, client: Client, tools: list[ToolSpec], parent: str | None = None, name: str | None = None) -> Session:
         """Opens a session; with ``parent`` and ``name`` that of the agent ``name``, which works for the session
         ``parent``: it shares the parent's accounts and labels and has an interpreter of its own.
 
@@ -241,6 +242,17 @@ class Session:
             refusal = Exhausted if reason in EXHAUSTED else PermissionDenied
             raise refusal(optional(reply, "denial") or f"[weir] denied {resource}", receipt, reason)
         return Admission(call=need(reply, "call", str), receipt=receipt)
+
+    def knows(self, action: str, kind: str, name: str) -> bool:
+        """Whether the policy has a place for a tool or an agent at all; asks without holding anything."""
+        question = {
+            "subject": {"type": "agent", "id": self.agent},
+            "action": {"name": action},
+            "resource": {"type": kind, "id": name},
+            "context": {"args": {}, "session": self.id},
+        }
+        context = need(self.client.post("/access/v1/evaluation", question), "context", dict)
+        return need(context, "reason", str) not in UNKNOWN
 
     def outcome(
         self, admission: Admission, status: str, usage: dict[str, int] | None = None, digest: str | None = None

@@ -127,7 +127,9 @@ def binary() -> str:
         built = folder / "target" / "release" / "weir"
         if os.access(built, os.X_OK):
             return str(built)
-        raise GateUnavailable(f"the program `weir` is not built: run `cargo build --release` in {folder}, or set WEIR_BIN")
+        raise GateUnavailable(
+            f"the program `weir` is not built: run `cargo build --release` in {folder}, or set WEIR_BIN"
+        )
     raise GateUnavailable(
         "the program `weir` was not found: set WEIR_BIN to it, put it on PATH, or install this package from a checkout"
     )

@@ -59,6 +59,7 @@ class Coverage:
     models: list[str] = field(default_factory=list)
     imports: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    denied: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
 
     @property
@@ -75,6 +76,7 @@ class Coverage:
             ("models", ", ".join(self.models)),
             ("imports", ", ".join(self.imports) or "none"),
             *(("replaced", text) for text in self.replaced),
+            *(("denied", text) for text in self.denied),
             *(("open", text) for text in self.open),
             *(("not seen", text) for text in NOT_SEEN),
         ]
@@ -140,7 +142,13 @@ def wrap(
     effects, problems = inspect_all(places, tools or {}, wants_effects=profile is not None)
     wrapped = [place for place in places if "_weir" in vars(place.agent)]
     if wrapped or unknown_class(places[0]) or (strict and problems):
-        raise CoverageError([f"{place.name}: it is wrapped already; once closed, its next run starts the gate again" for place in wrapped] + problems)
+        raise CoverageError(
+            [
+                f"{place.name}: it is wrapped already; once closed, its next run starts the gate again"
+                for place in wrapped
+            ]
+            + problems
+        )
     places = [place for place in places if not unknown_class(place)]
     peers = sorted({place.name for place in places if place.above})
     gate, started = open_gate(
@@ -153,6 +161,7 @@ def wrap(
             place.seat = Seat(gate, above, place.name if above else None)
             place.executor = GateExecutor(seat=place.seat, max_output=log_chars(place.agent), stop_after=stop_after)
             coverage.imports = place.executor.imports  # Opens the session: the last thing that can fail.
+            coverage.denied += unnamed(place)
         stand_ins = models(places, output_tokens, coverage, strict)
     except BaseException:
         for place in places:
@@ -321,6 +330,25 @@ def models(places: list[Place], output_tokens: int | None, coverage: Coverage, s
             made[id(place.agent)] = model
             coverage.open.append(f"{place.name}: {fault}")
     return made
+
+
+def unnamed(place: Place) -> list[str]:
+    """What the agent has and the policy does not name, so that every call of it will be denied."""
+    assert place.seat is not None
+    session = place.seat.session
+    tools = [name for name in place.agent.tools if name != INTERPRETER]
+    return [
+        *(
+            f"tool {name} of {place.name}: not in the policy"
+            for name in tools
+            if not session.knows("tool.call", "tool", name)
+        ),
+        *(
+            f"agent {name} of {place.name}: not a peer in the policy, or too deep"
+            for name in place.agent.managed_agents
+            if not session.knows("agent.invoke", "agent", name)
+        ),
+    ]
 
 
 def cover(place: Place, model: Any, effects: Mapping[str, str], coverage: Coverage) -> None:

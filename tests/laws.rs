@@ -738,6 +738,21 @@ fn law_6_policies_count_in_the_order_of_the_journal() {
     world.store.story().assert_ended();
 }
 
+/// A call in flight keeps its decision, and its receipt the name of the policy that made it.
+#[test]
+fn law_6_a_receipt_names_the_policy_that_decided() {
+    let world = World::default();
+    let gate = world.open(busy());
+    let work = gate.admit(ask_tool("a", "look", json!({}))).expect("admitted");
+    gate.reload(Compiled::new(tight()).unwrap()).unwrap();
+    let receipt = gate.complete(work, Outcome::of(Status::Done)).receipt.expect("a receipt");
+    let (named, before) = (receipt.decision.policy, busy());
+    assert_eq!((named.policy_id, named.hash), (before.id, before.digest));
+    let after = line(&world).run(&gate, ask_tool("b", "look", json!({}))).receipt.expect("a receipt");
+    assert_eq!(after.decision.policy.policy_id, tight().id);
+    world.store.story().assert_ended();
+}
+
 #[test]
 fn law_7_identity_scope_approval_and_price_are_not_taken_from_arguments() {
     let forged = json!({

@@ -191,8 +191,11 @@ impl Gate {
     }
 
     /// Hands an entry to the journal, in the order of the chain. After a failure that is known at once
-    /// the gate is closed before anyone else can enter: no entry may follow a gap.
+    /// nothing more is handed over: no entry may follow a gap.
     pub(super) fn write(&self, locked: &mut Locked<'_>, body: Body) -> (Digest, Ticket) {
+        if locked.state.failed.is_some() {
+            return (Digest::ZERO, Ticket::Ready(Err(JournalFault(CLOSED.to_owned()))));
+        }
         let sealed = locked.state.chain.append(self.ports.clock.now(), body);
         let hash = sealed.hash;
         let ticket = self.ports.journal.append(sealed);

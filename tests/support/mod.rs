@@ -1,6 +1,6 @@
 //! What whole-gate tests share: a clock that is set, a store that fails where it is told, a person
 //! with prepared answers, tools that note every call, and small policies and calls.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part")]
 
 pub mod host;
 pub mod policy;

@@ -195,7 +195,7 @@ def test_s18_an_agent_below_shares_the_accounts_and_begins_no_run(sidecar: Sidec
     assert fault.value.status == 409
     receipts = sidecar.receipts(session=above.id)["receipts"]
     (nested,) = [row for row in receipts if row["action"]["tool"] == "double"]
-    assert nested["requester_context"]["delegation_chain"] == ["helper"]
+    assert nested["action"]["requester_context"]["delegation_chain"] == ["helper"]
     agent.python_executor.seat.close()
     with pytest.raises(Refused) as gone:
         below.set_tools([])

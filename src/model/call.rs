@@ -24,7 +24,8 @@ pub struct Subject {
     pub session: Name,
     /// The run inside the session: one task given to the agent.
     pub run: Name,
-    /// Agents that delegated to this one, outermost first.
+    /// The agents below the session's own, from the outermost to the one that asks; empty for the
+    /// session's own agent. They share its accounts and labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delegation: Vec<Name>,
 }
@@ -122,6 +123,19 @@ pub struct Call {
     pub parent: Option<CallId>,
     /// The surface that intercepted it.
     pub surface: Name,
+}
+
+impl Subject {
+    /// The name of the interpreter that this subject's programs use: one for the session's own agent
+    /// and one for each agent below it.
+    #[must_use]
+    pub fn seat(&self) -> Name {
+        if self.delegation.is_empty() {
+            return self.session.clone();
+        }
+        let chain = Digest::of(canonical(&(&self.session, &self.delegation)).as_bytes());
+        Name::derived(&chain.hex())
+    }
 }
 
 impl Call {

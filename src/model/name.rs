@@ -36,6 +36,11 @@ impl Name {
         if text.bytes().all(known) { Ok(Self(text)) } else { Err(NameFault::Character) }
     }
 
+    /// The name `seat:` and `digits`, which are hexadecimal digits made here.
+    pub(super) fn derived(digits: &str) -> Self {
+        Self(format!("seat:{digits}"))
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -56,6 +56,8 @@ pub struct Outcome {
     pub error: Option<GuestError>,
     /// Why it was stopped, when the gate stopped it.
     pub stopped: Option<ReasonCode>,
+    /// The interpreter that ran it is gone: the next execution of the session starts with a new one.
+    pub replaced: bool,
     /// Things that the agent must be told (variables lost, output cut).
     pub notices: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl Outcome {
             usage: Amounts::ZERO,
             error: None,
             stopped: None,
+            replaced: false,
             notices: Vec::new(),
         }
     }

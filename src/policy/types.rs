@@ -158,7 +158,7 @@ pub struct Code {
 /// A registry from which packages may come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
-    /// Its name (`hf-spaces`, `python`, …); where it is reached is client configuration.
+    /// Its name (`hub`, `python`, …); where it is reached is client configuration.
     pub name: String,
     /// What may be fetched; everything else is denied.
     pub pins: Vec<Pin>,

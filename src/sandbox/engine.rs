@@ -15,6 +15,7 @@ use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
 use super::builder::{self, Progress};
 use super::cache::{Cache, Verified};
 use super::host::{self, Inside};
+use super::spare::Spares;
 use super::{SandboxFault, load};
 
 /// The largest native stack that a guest gets, whatever is granted.
@@ -28,14 +29,7 @@ const HOST_STACK: usize = 1 << 20;
 pub(crate) struct Engines {
     cache: Cache,
     progress: Arc<dyn Progress>,
-    ready: Mutex<BTreeMap<usize, Ready>>,
-}
-
-/// An engine with the guest loaded and linked.
-#[derive(Clone)]
-pub(crate) struct Ready {
-    pub(crate) engine: Engine,
-    pub(crate) guest: InstancePre<Inside>,
+    ready: Mutex<BTreeMap<usize, Arc<Spares>>>,
 }
 
 impl Engines {
@@ -46,8 +40,8 @@ impl Engines {
         Ok(engines)
     }
 
-    /// The engine whose guests have at most `bytes` of native stack.
-    pub(crate) fn with_stack(&self, bytes: u64) -> Result<Ready, SandboxFault> {
+    /// The interpreters with at most `bytes` of native stack.
+    pub(crate) fn with_stack(&self, bytes: u64) -> Result<Arc<Spares>, SandboxFault> {
         let class = stack_class(bytes);
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = ready.get(&class) {
@@ -57,7 +51,7 @@ impl Engines {
         let code = compiled(&self.cache, self.progress.as_ref())?;
         let linked = load::compiled(&engine, &code).and_then(|component| link(&engine, &component));
         let guest = linked.map_err(|error| SandboxFault::Load(format!("{error:#}")))?;
-        let made = Ready { engine, guest };
+        let made = Arc::new(Spares::open(engine, guest));
         ready.insert(class, made.clone());
         Ok(made)
     }

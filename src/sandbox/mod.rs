@@ -19,6 +19,7 @@ mod meter;
 mod output;
 mod reply;
 mod session;
+mod spare;
 mod tagged;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -111,6 +112,7 @@ impl Sandbox {
         if survivor.is_none() && work.grant.keep != Keep::Nothing {
             outcome.notices.push(session::LOST.to_owned());
         }
+        outcome.replaced = survivor.is_none() || work.grant.keep == Keep::Nothing;
         outcome.notices.extend(taken.notice.take());
         self.sessions.put_back(taken, survivor.filter(|_| work.grant.keep != Keep::Nothing));
         outcome
@@ -125,7 +127,7 @@ impl Executor for Sandbox {
         };
         let none = Map::new();
         let variables = call.args.get("variables").and_then(Value::as_object).unwrap_or(&none);
-        self.run(&call.subject.session, &call.subject.run, code, variables, grant, inner)
+        self.run(&call.subject.seat(), &call.subject.run, code, variables, grant, inner)
     }
 
     fn close(&self, session: &Name) {

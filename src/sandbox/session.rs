@@ -4,19 +4,16 @@
 //! only from a turn that ended well: after a trap or a stop there is nothing to put back.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use wasmtime::Store;
 use wasmtime::component::TypedFunc;
-use wasmtime_wasi::ResourceTable;
 
 use super::SandboxFault;
-use super::drive::wait;
-use super::engine::{Engines, Ready};
+use super::engine::Engines;
 use super::grant::{self, Given};
-use super::host::{Inside, Mailbox};
-use super::meter::Memory;
-use super::output::Output;
+use super::host::Inside;
+use super::spare::Started;
 use crate::model::{Clock, CodeGrant, Keep, Name};
 
 /// What an agent is told when its variables are gone.
@@ -27,9 +24,6 @@ pub(crate) const LOST: &str =
 const RESOURCES: usize = 4_096;
 /// Names of lost sessions that are remembered until they are told.
 const REMEMBERED: usize = 4_096;
-/// Fuel for starting an interpreter, which is not the program's doing.
-const START_FUEL: u64 = 2_000_000_000;
-
 /// Which interpreter an execution belongs to.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
@@ -50,24 +44,17 @@ pub(crate) struct Live {
 impl Live {
     /// Starts an interpreter for `key` with what `grant` gives.
     pub(crate) fn start(engines: &Engines, key: &Key, grant: &CodeGrant) -> Result<Self, SandboxFault> {
-        let Ready { engine, guest } = engines.with_stack(grant.limits.stack_bytes)?;
-        let inside = Inside {
-            wasi: grant::system(&key.session, grant)?,
-            table: table(),
-            frozen: (grant.clock == Clock::Frozen).then_some(0),
-            memory: Memory { limit: memory_limit(grant), bytes: 0, refused: false },
-            output: Output::default(),
-            mail: Arc::new(Mailbox::default()),
-        };
-        let mut store = Store::new(&engine, inside);
-        store.limiter(|inside| &mut inside.memory);
         let load = |error: wasmtime::Error| SandboxFault::Load(format!("{error:#}"));
-        store.set_fuel(START_FUEL).map_err(load)?;
-        let instance = match wait(guest.instantiate_async(&mut store)) {
-            Err(_) if store.data().memory.refused => return Err(SandboxFault::Memory(grant.limits.memory_bytes)),
-            instance => instance.map_err(load)?,
-        };
-        let run = instance.get_typed_func(&mut store, "run").map_err(load)?;
+        let spares = engines.with_stack(grant.limits.stack_bytes)?;
+        let Started { mut store, run } = spares.take().map_err(load)?;
+        let inside = store.data_mut();
+        inside.memory.limit = memory_limit(grant);
+        if inside.memory.bytes > inside.memory.limit {
+            return Err(SandboxFault::Memory(grant.limits.memory_bytes));
+        }
+        inside.wasi = grant::system(&key.session, grant)?;
+        inside.table.set_max_capacity(RESOURCES);
+        inside.frozen = (grant.clock == Clock::Frozen).then_some(0);
         let (given, of_run) = (Given::of(grant), key.run.clone());
         Ok(Self { store, run, handles: HashSet::new(), given, of_run })
     }
@@ -82,12 +69,6 @@ impl Live {
 /// The memory limit of `grant` as this machine counts.
 pub(crate) fn memory_limit(grant: &CodeGrant) -> usize {
     usize::try_from(grant.limits.memory_bytes).unwrap_or(usize::MAX)
-}
-
-fn table() -> ResourceTable {
-    let mut table = ResourceTable::new();
-    table.set_max_capacity(RESOURCES);
-    table
 }
 
 /// Every session.

@@ -184,6 +184,42 @@ fn a_writable_folder_is_written_inside_and_only_there() {
 }
 
 #[test]
+fn nothing_moves_from_one_folder_to_a_stricter_one() {
+    let place = tempfile::tempdir().unwrap();
+    let (written, read) = (place.path().join("w"), place.path().join("r"));
+    fs::create_dir(&written).unwrap();
+    fs::create_dir(&read).unwrap();
+    fs::write(read.join("a"), "kept").unwrap();
+    let mut grant = folder(Access::Write, &written);
+    let host = read.to_string_lossy().into_owned();
+    grant.files.push(Preopen { guest: "/read".into(), host, access: Access::Read });
+    for code in [
+        "import os\nopen('/data/x', 'w').close()\nos.rename('/data/x', '/read/x')",
+        "import os\nopen('/data/x', 'w').close()\nos.link('/data/x', '/read/x')",
+        "import os\nos.rename('/read/a', '/data/a')",
+        "import os\nos.link('/read/a', '/data/a')\nopen('/data/a', 'w')",
+        "import os\nos.replace('/data/../r/a', '/data/b')",
+    ] {
+        raised(code, &grant);
+        assert_eq!(fs::read_to_string(read.join("a")).unwrap(), "kept", "{code}");
+        assert_eq!(fs::read_dir(&read).unwrap().count(), 1, "{code}");
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_writes_to_does_not_hold_a_program() {
+    let place = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("mkfifo").arg(place.path().join("pipe")).status().unwrap();
+    assert!(made.success());
+    let mut grant = folder(Access::Read, place.path());
+    grant.limits.wall_ms.0 = 500;
+    let started = std::time::Instant::now();
+    let outcome = run_in(&fresh(), "open('/data/pipe').read()", &grant, &Desk::default());
+    assert_ne!(outcome.status, Status::Broken, "{outcome:?}");
+    assert!(started.elapsed() < std::time::Duration::from_millis(900), "{:?}", started.elapsed());
+}
+
+#[test]
 fn a_missing_folder_is_told_without_its_host_path() {
     let grant = folder(Access::Read, std::path::Path::new("/nonexistent/weir-secret-place"));
     let outcome = run_in(&fresh(), "1", &grant, &Desk::default());

@@ -10,7 +10,7 @@ use weir::model::{Millis, Status};
 #[test]
 fn a_session_says_what_it_may_do() {
     let rig = Rig::start(|_| {});
-    let reply = rig.post("/v1/sessions", json!({"tools": [{"name": "echo"}], "delegation": ["manager"]}));
+    let reply = rig.post("/v1/sessions", json!({"tools": [{"name": "echo"}]}));
     let session = reply.json();
     assert_eq!(reply.status, 201);
     assert_eq!(session["session"].as_str().unwrap().len(), 32);

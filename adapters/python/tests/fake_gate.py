@@ -68,6 +68,12 @@ def back(data: Any) -> Any:
     return decode(data, Stub)
 
 
+def reason_of(fault: BaseException) -> str:
+    """The reason code of a refusal."""
+    codes = ("budget_exhausted", "limit_reached", "import_denied", "cancelled")
+    return next((code for code in codes if code in str(fault)), "rule")
+
+
 def denial(what: str, rule: str, instead: str = "") -> str:
     allowed = f"\nAllowed: {instead}." if instead else ""
     return f"[weir] denied {what}: {rule} (L3/tool-misuse){allowed}\nDo not retry."
@@ -76,7 +82,7 @@ def denial(what: str, rule: str, instead: str = "") -> str:
 class Session:
     def __init__(self, gate: FakeGate, body: dict[str, Any]) -> None:
         self.gate, self.id = gate, secrets.token_hex(8)
-        self.delegation = body.get("delegation", [])
+        self.parent, self.name = body.get("parent"), body.get("name")
         self.tools = {tool["name"]: tool for tool in body["tools"]}
         self.globals: dict[str, Any] = {}
         self.runs = 1
@@ -104,16 +110,16 @@ class Execution:
         threading.Thread(target=self.main, daemon=True).start()
 
     def main(self) -> None:
-        status, error, refused, value = "done", None, None, None
+        status, error, refused, reason, value = "done", None, None, None, None
         notices: list[str] = []
         try:
             value = self.run()
         except Final:
             pass
         except Denied as fault:
-            status, refused = "denied", str(fault)
+            status, refused, reason = "denied", str(fault), reason_of(fault)
         except Spent as fault:
-            status, refused = "exhausted", str(fault)
+            status, refused, reason = "exhausted", str(fault), reason_of(fault)
             self.session.reset()
             notices.append("the sandbox was replaced; variables of earlier steps are gone")
         except BaseException as fault:  # noqa: BLE001 - whatever the program raised
@@ -125,6 +131,7 @@ class Execution:
             {
                 "event": "done", "execution": self.id, "status": status, "output": out(value),
                 "logs": self.logs.getvalue(), "is_final": bool(self.answer), "error": error, "denial": refused,
+                "reason": reason, "replaced": status == "exhausted",
                 "notices": notices, "usage": {"calls": 1 + self.calls}, "receipt": self.session.gate.record("code.run", "python"),
             }
         )  # fmt: skip
@@ -227,6 +234,7 @@ class FakeGate:
 
     def __init__(self, socket: Path, denied: set[str] = frozenset(), budget: int = 10_000, tokens: int = 10**9) -> None:
         self.socket, self.denied, self.budget, self.tokens = socket, set(denied), budget, tokens
+        self.unknown: set[str] = set()
         self.imports = list(IMPORTS)
         self.sessions: dict[str, Session] = {}
         self.executions: dict[str, Execution] = {}
@@ -285,12 +293,19 @@ class FakeGate:
         if path == "/health/ready":
             return 200, {}
         if path == "/v1/sessions" and method == "POST":
+            if ("parent" in body) != ("name" in body):
+                return 400, {"error": {"code": "malformed", "message": "`parent` and `name` stand together"}}
+            if "parent" in body and body["parent"] not in self.sessions:
+                return 404, {"error": {"code": "not_found", "message": "no such session is open"}}
             session = Session(self, body)
             self.sessions[session.id] = session
             made = {"session": session.id, "agent": "fake", "policy": "sha256:" + "0" * 64}
             return 201, {**made, "imports": self.imports, "limits": LIMITS}
         if path == "/v1/decide":
             return self.decide(body)
+        if path == "/access/v1/evaluation":
+            reason = "unknown_tool" if body["resource"]["id"] in self.unknown else "allowed"
+            return 200, {"decision": reason == "allowed", "context": {"effect": "allow", "reason": reason}}
         if path == "/v1/outcome":
             return self.outcome(body)
         if path == "/v1/scores":
@@ -303,12 +318,18 @@ class FakeGate:
             return self.in_execution(method, self.executions[parts[2]], parts[3:], body)
         return 404, {"error": {"code": "malformed", "message": f"nothing at {path}"}}
 
+    def end(self, session: Session) -> None:
+        """Ends a session and those that work for it."""
+        for below in [each for each in self.sessions.values() if each.parent == session.id]:
+            self.end(below)
+        self.sessions.pop(session.id, None)
+        if session.execution is not None:
+            session.execution.cancelled = True
+            session.execution.replies.put(None)
+
     def in_session(self, method: str, session: Session, rest: list[str], body: Any) -> tuple[int, Any]:
         if method == "DELETE":
-            self.sessions.pop(session.id)
-            if session.execution is not None:
-                session.execution.cancelled = True
-                session.execution.replies.put(None)
+            self.end(session)
             return 200, {}
         if rest == ["event"]:
             return self.next_event(session.execution)
@@ -316,6 +337,8 @@ class FakeGate:
             session.tools = {tool["name"]: tool for tool in body["tools"]}
             return 200, {}
         if rest == ["runs"]:
+            if session.parent is not None:
+                return 409, {"error": {"code": "conflict", "message": "runs belong to the session above"}}
             session.runs += 1
             return 201, {"run": f"run-{session.runs}"}
         if session.execution is not None and not session.execution.ended:
@@ -346,10 +369,11 @@ class FakeGate:
         try:
             self.admit(body["action"], body["resource"], body["args"])
         except (Denied, Spent) as refused:
-            return 200, {"call": "c", "effect": "deny", "denial": str(refused), "receipt": receipt}
+            reason = reason_of(refused)
+            return 200, {"call": "c", "effect": "deny", "denial": str(refused), "reason": reason, "receipt": receipt}
         call = secrets.token_hex(8)
         self.holds[call] = body
-        return 200, {"call": call, "effect": "allow", "denial": None, "receipt": None}
+        return 200, {"call": call, "effect": "allow", "denial": None, "reason": None, "receipt": None}
 
     def outcome(self, body: dict[str, Any]) -> tuple[int, Any]:
         held = self.holds.pop(body["call"], None)

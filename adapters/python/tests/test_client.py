@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import stat
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from weir._sidecar import binary, private_folder, write_private
 
 
 def test_a_wrong_token_is_refused(fake: FakeGate) -> None:
-    with pytest.raises(Refused, match="wrong token") as fault:
+    with pytest.raises(Refused, match="the token is not this gate's; pass the one") as fault:
         Client(f"unix:{fake.socket}", "other").get("/v1/receipts")
     assert fault.value.status == 401
 
@@ -106,6 +108,21 @@ def test_a_request_that_changes_something_is_never_sent_twice(tmp_path: Path) ->
     thread.join(2)
 
 
+def test_a_refusal_that_comes_before_the_body_was_read_is_read(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def main() -> None:
+        connection, _ = listener.accept()
+        with listener, connection:
+            connection.sendall(http("413 Too Large", b'{"error":{"code":"too_large","message":"over a limit"}}'))
+
+    threading.Thread(target=main, daemon=True).start()
+    with pytest.raises(Refused, match="413 too_large"):
+        Client(f"unix:{tmp_path / 's'}", "t").post("/x", {"code": "x" * 4_000_000})
+
+
 def test_a_read_is_tried_once_more(tmp_path: Path) -> None:
     seen: list[bytes] = []
     serve_once(tmp_path / "s", [b"", http("200 OK", b"[1]")], seen).join(0)
@@ -180,17 +197,48 @@ class TestSidecar:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def test_a_program_that_ends_is_an_error_with_its_last_words(self, program: Path, tmp_path: Path) -> None:
+    def test_a_policy_with_faults_is_an_error_with_all_of_them(
+        self, program: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         self.script(program, "echo 'policy.toml:3: unknown field `tols`' >&2; exit 2")
         (tmp_path / "policy.toml").write_text("")
-        with pytest.raises(GateUnavailable, match="(?s)status 2.*unknown field"):
+        with pytest.raises(PolicyError, match="(?s)does not start under .*policy.toml:.*unknown field"):
+            Sidecar(tmp_path / "policy.toml")
+        assert capfd.readouterr().err == "", "said once, in the error"
+
+    def test_a_program_that_ends_is_an_error_with_its_last_words(self, program: Path, tmp_path: Path) -> None:
+        self.script(program, "echo 'no space left' >&2; exit 1")
+        (tmp_path / "policy.toml").write_text("")
+        with pytest.raises(GateUnavailable, match="(?s)status 1.*no space left"):
             Sidecar(tmp_path / "policy.toml")
 
+    def test_the_checkout_that_it_was_installed_from_has_the_program(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("WEIR_BIN", raising=False)
+        monkeypatch.setenv("PATH", "")
+        root = tmp_path / "a checkout"
+        for folder in ("policies", "adapters/python", "target/release"):
+            (root / folder).mkdir(parents=True)
+        (root / "Cargo.toml").touch()
+        origin = json.dumps({"url": (root / "adapters" / "python").as_uri(), "dir_info": {}})
+        installed = types.SimpleNamespace(read_text={"direct_url.json": origin}.get)
+        monkeypatch.setattr("weir._sidecar.metadata.distribution", lambda name: installed)
+        monkeypatch.setattr("weir._sidecar.__file__", str(tmp_path / "weir" / "_sidecar.py"))
+        with pytest.raises(GateUnavailable, match=f"cargo build --release` in {root}"):
+            binary()
+        self.script(root / "target" / "release" / "weir", "")
+        assert binary() == str(root / "target" / "release" / "weir")
+        installed.read_text = {}.get
+        with pytest.raises(GateUnavailable, match="was not found: set WEIR_BIN"):
+            binary()
+
     def test_it_gets_its_arguments_a_private_token_and_is_stopped(
-        self, program: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self, program: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         here = Path(__file__).parent
         self.script(program, f'exec python3 {here / "fake_sidecar.py"} {tmp_path / "log"} "$@"')
+        monkeypatch.setattr("weir._sidecar.QUIET_SECONDS", 0.0)
         (tmp_path / "policy.toml").write_text("")
         sidecar = Sidecar(tmp_path / "policy.toml", agent="researcher")
         folder = Path(sidecar.where.removeprefix("unix:")).parent
@@ -198,7 +246,7 @@ class TestSidecar:
         assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
         arguments = (tmp_path / "log").read_text()
         assert arguments.startswith("serve --policy ") and "--agent researcher" in arguments
-        assert "building the guest" in capfd.readouterr().err
+        assert "building the guest" in capfd.readouterr().err, "a start that takes a while says why"
         assert sidecar.receipts() == {"receipts": []}
         process = sidecar._process
         sidecar.stop()
@@ -208,8 +256,10 @@ class TestSidecar:
         assert sidecar.receipts() == {"receipts": []}, "a later use starts it again"
         sidecar._process.kill()  # type: ignore[union-attr]
         sidecar._process.wait()  # type: ignore[union-attr]
-        with pytest.raises(GateUnavailable, match="signal 9"):
+        with pytest.raises(GateUnavailable, match="signal 9(?s:.*)the next use starts another"):
             sidecar.receipts()
+        with pytest.raises(GateUnavailable, match="signal 9"):
+            sidecar._client.get("/v1/receipts")
         sidecar._at_exit()
         assert not folder.exists()
 
@@ -226,6 +276,8 @@ class TestSidecar:
         assert line == f"policy derive {tmp_path / 'p.toml'} --tool a=read --tool b=write --allow b --peer helper"
         with pytest.raises(PolicyError, match="no effect class"):
             derive(tmp_path / "p.toml", {"a": "harmless"}, [], [], tmp_path)
+        with pytest.raises(PolicyError, match="allow: there is no tool bb; there are b"):
+            derive(tmp_path / "p.toml", {"b": "write"}, ["bb"], [], tmp_path)
 
     def test_a_profile_with_faults_is_an_error_with_all_of_them(self, program: Path, tmp_path: Path) -> None:
         self.script(program, "echo 'p.txt:3: factor missing' >&2; echo 'p.txt:9: layer 8' >&2; exit 2")

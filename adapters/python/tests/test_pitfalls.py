@@ -175,7 +175,10 @@ def test_s8_ctrl_c_in_a_tool_cancels_the_program(fake: FakeGate, executor: GateE
     with pytest.raises(KeyboardInterrupt):
         executor("stop()\nprint('never')")
     assert [request for request in fake.requests if request[0] == "DELETE"][0][1].startswith("/v1/executions/")
-    assert executor("print('alive')").logs == "alive\n"
+    assert executor("print('alive')").logs == (
+        "alive\n[weir] the sandbox is a new one; the variables of earlier steps are gone\n"
+    )
+    assert executor("print('alive')").logs == "alive\n", "said once"
 
 
 def test_s8_ctrl_c_while_the_program_runs_leaves_nothing_running(
@@ -314,7 +317,9 @@ def manager(gate: Gate, fake: FakeGate, inner_code: str) -> tuple[CodeAgent, Scr
 def test_s18_managed_agents_are_gated_at_the_same_gate(fake: FakeGate, gate: Gate) -> None:
     outer, _ = manager(gate, fake, "final_answer(double(4))")
     assert "8" in outer.run("t")
-    assert [session.delegation for session in fake.sessions.values()] == [[], ["agent"]]
+    root, below = fake.sessions.values()
+    assert (root.parent, root.name) == (None, None) and (below.parent, below.name) == (root.id, "helper")
+    assert [body for _, path, body in fake.requests if path.endswith("/runs")] == [], "a run is begun above only"
     assert [row["action"]["operation"] for row in fake.receipts if row["action"]["tool"] in ("helper", "double")] == [
         "tool.call",
         "agent.invoke",
@@ -505,3 +510,68 @@ class Counter(Tool):
 def test_tools_keep_their_state_on_the_host(gate: Gate) -> None:
     counter = Counter(40)
     assert agent_of(gate, code("count()\nfinal_answer(count())"), tools=(counter,)).run("t") == 42 == counter.value
+
+
+def nested(gate: Gate, *replies: Any) -> tuple[CodeAgent, CodeAgent]:
+    """A manager of two tasks and its helper, which keeps variables from one call to the next."""
+    inner = CodeAgent(
+        tools=[], model=ScriptedModel(*replies), name="helper", description="Helps.", verbosity_level=-1, max_steps=3
+    )
+    calls = [code("final_answer(helper('go'))")] * 2
+    outer = CodeAgent(tools=[], model=ScriptedModel(*calls), managed_agents=[inner], verbosity_level=-1)
+    return weir.wrap(outer, sidecar=gate), inner
+
+
+def test_s18_only_the_agent_above_begins_runs(fake: FakeGate, gate: Gate) -> None:
+    outer, _ = nested(gate, code("kept = 41\nfinal_answer(1)"), code("final_answer(kept + 1)"))
+    outer.run("one")
+    root, _ = fake.sessions
+    assert "42" in outer.run("two")
+    assert [path for _, path, _ in fake.requests if path.endswith("/runs")] == [f"/v1/sessions/{root}/runs"]
+
+
+def test_s18_the_sessions_below_follow_a_new_session_above(fake: FakeGate, gate: Gate) -> None:
+    outer, inner = nested(gate, code("kept = 41\nfinal_answer(1)"), code("print(1)\nfinal_answer('kept' in globals())"))
+    outer.run("one")
+    outer.python_executor.seat.close()
+    assert not fake.sessions, "the gate closes those below too"
+    assert "False" in outer.run("two")
+    root, below = fake.sessions.values()
+    assert below.parent == root.id
+    assert "variables of earlier steps are gone" in inner.memory.steps[-1].observations
+
+
+def test_s18_an_interpreter_tool_of_a_code_agent_spends_from_the_same_accounts(fake: FakeGate, gate: Gate) -> None:
+    from smolagents import PythonInterpreterTool
+
+    agent = agent_of(gate, code("final_answer(python_interpreter(code='1+1'))"), tools=(PythonInterpreterTool(),))
+    agent.run("t")
+    root, below = fake.sessions.values()
+    assert (below.parent, below.name) == (root.id, "python_interpreter")
+
+
+def test_a_refusal_has_its_reason(fake: FakeGate, executor: GateExecutor) -> None:
+    with pytest.raises(Exhausted) as ended:
+        executor("while True: pass")
+    assert ended.value.reason == "limit_reached"
+    fake.denied.add("double")
+    executor.send_tools({"double": double})
+    with pytest.raises(weir.PermissionDenied) as denied:
+        executor("double(1)")
+    assert denied.value.reason == "rule" and not isinstance(denied.value, Exhausted)
+    fake.tokens = 1
+    with pytest.raises(Exhausted):
+        executor.seat.decide("model.generate", "m", {"max_tokens": 2})
+
+
+def test_variables_are_sent_again_when_the_gate_says_so(fake: FakeGate, executor: GateExecutor) -> None:
+    executor.send_variables({"given": [5]})
+    executor("given.append(6)")
+    fake.denied.add("double")
+    executor.send_tools({"double": double})
+    with pytest.raises(weir.PermissionDenied):
+        executor("double(1)")
+    assert executor("given").output == [5, 6], "the interpreter is the same one after a denial"
+    with pytest.raises(Exhausted):
+        executor("while True: pass")
+    assert executor("given").output == [5]

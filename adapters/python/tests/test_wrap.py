@@ -247,6 +247,14 @@ def test_the_report_reads_well(gate: Gate, capsys: pytest.CaptureFixture[str]) -
         weir.report(coding())
 
 
+def test_the_report_names_what_the_policy_does_not_have(fake: FakeGate, gate: Gate) -> None:
+    fake.unknown.add("double")
+    report = weir.report(weir.wrap(coding(tools=(double, fetch)), sidecar=gate))
+    assert report.denied == ["tool double of agent: not in the policy"]
+    assert "denied    tool double of agent: not in the policy" in str(report)
+    assert report.complete, "a denied tool is no gap"
+
+
 def test_close_ends_every_session(fake: FakeGate, gate: Gate) -> None:
     agent = weir.wrap(coding(managed_agents=[coding(name="helper", description="Helps.")]), sidecar=gate)
     assert len(fake.sessions) == 2
@@ -323,7 +331,7 @@ class TestHub:
         assert made() == "ran", "a pinned tool with an __init__ of its own loads"
         (asked,) = fake.decided
         assert (asked["action"], asked["resource"]) == ("package.fetch", "o/t")
-        assert (asked["registry"], asked["revision"]) == ("hf-spaces", self.COMMIT)
+        assert (asked["registry"], asked["revision"]) == ("hub", self.COMMIT)
         assert self.asked[0][1]["revision"] == self.COMMIT
         assert fake.outcomes[0]["status"] == "done" and not fake.sessions
 

@@ -13,7 +13,7 @@ import select
 import socket
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import urlsplit
 
 from ._errors import GateUnavailable, ProtocolError, Refused, WireError
@@ -115,13 +115,17 @@ def _shut(sock: socket.socket) -> None:
 
 
 class Client:
-    """A sidecar's endpoint with its token. Safe to use from several threads."""
+    """A sidecar's endpoint with its token. Safe to use from several threads.
 
-    def __init__(self, address: Address | str, token: str) -> None:
+    ``gone`` says, after a connection broke, how the sidecar ended, if it has.
+    """
+
+    def __init__(self, address: Address | str, token: str, gone: Callable[[], str | None] = lambda: None) -> None:
         if not token or not token.isascii() or not token.isprintable():
             raise ValueError("a token is printable ASCII text")
         self.address = Address.parse(address) if isinstance(address, str) else address
         self._token = token
+        self._gone = gone
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
@@ -191,7 +195,10 @@ class Client:
         if flight is not None:
             flight.begin(connection.sock)
         try:
-            connection.request(method, path, body=raw, headers=headers)
+            try:
+                connection.request(method, path, body=raw, headers=headers)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # A gate that refuses (token, size) answers before it has read the body.
             reply = connection.getresponse()
             data = reply.read(REPLY_BYTES + 1)
         finally:
@@ -226,6 +233,9 @@ class Client:
     def _why(self, fault: BaseException, timeout: float) -> str:
         if isinstance(fault, TimeoutError):
             return f"the gate at {self.address} did not answer within {timeout:g} s; nothing is allowed without it"
+        gone = self._gone()
+        if gone is not None:
+            return gone
         return f"the gate at {self.address} cannot be reached ({clip(str(fault) or type(fault).__name__, 80)})"
 
 
@@ -252,4 +262,9 @@ def answer(status: int, data: bytes) -> Any:
         code, message = str(error["code"]), str(error["message"])
     except (WireError, KeyError, TypeError):
         pass
+    if status == 401:
+        message = (
+            "the token is not this gate's; pass the one that the sidecar was started with as token= or token_file=, "
+            "or set WEIR_TOKEN or WEIR_TOKEN_FILE"
+        )
     raise Refused(status, clip(code, 60), clip(message, 400))

@@ -40,11 +40,15 @@ class Refused(GateError):
 
 
 class PermissionDenied(GateError):
-    """The policy denied a call. The text is the gate's own, for a person or a model to read."""
+    """The policy denied a call. The text is the gate's own, for a person or a model to read.
 
-    def __init__(self, text: str, receipt: str | None = None) -> None:
+    ``reason`` is its code, as in the receipt (``import_denied``, ``approval_unavailable``, …).
+    """
+
+    def __init__(self, text: str, receipt: str | None = None, reason: str | None = None) -> None:
         super().__init__(text)
         self.receipt = receipt
+        self.reason = reason
 
 
 class Exhausted(PermissionDenied):

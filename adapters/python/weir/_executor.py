@@ -26,6 +26,8 @@ LOG_CHARS = 50_000
 """Characters of logs that go back to the model; smolagents does not cut them."""
 ERROR_CHARS = 8_000
 """Characters of an error that go back to the model."""
+CANCELLED = -1
+"""In the place of an opening's number: the sandbox was stopped under the program before."""
 DESCRIPTION_CHARS = 2_000
 """Characters of a tool's description."""
 
@@ -111,6 +113,7 @@ class GateExecutor(PythonExecutor):
         self._refused_in_a_row = 0
         self._variables: dict[str, Any] = {}
         self._resend = False
+        self._opening: int | None = None
         self._notes: list[str] = []
         self._busy = threading.Lock()
         self._interrupted = False
@@ -169,21 +172,27 @@ class GateExecutor(PythonExecutor):
             self._interrupted = False
             self.state["_print_outputs"] = ""
             self._notes = []
+            self._settle_in()
             variables = self._crossing() if self._resend else {}
             try:
                 done = self.seat.execute(code_action, variables, self._on_tool)
             except BaseException as fault:
                 self._resend = bool(self._variables)
+                # What was lost stands in the gate's own errors; after any other the next program is told.
+                self._opening = None if isinstance(fault, GateError) else CANCELLED
                 if self._interrupted and isinstance(fault, GateError):
-                    gone = "" if self.seat.is_open else "; the variables of earlier steps are gone"
-                    raise Interrupted(f"the program was interrupted{gone}") from None
+                    raise self._interruption(not self.seat.is_open) from None
                 raise
-            self._resend = bool(self._variables) and done.status in ("exhausted", "broken")
+            self._resend = bool(self._variables) and done.replaced
             if self._interrupted:
-                raise Interrupted("the program was interrupted")
+                raise self._interruption(done.replaced or not self.seat.is_open)
             return self._result(done)
         finally:
             self._busy.release()
+
+    def _interruption(self, lost: bool) -> Interrupted:
+        self._opening = None
+        return Interrupted(f"the program was interrupted{'; the variables of earlier steps are gone' if lost else ''}")
 
     def interrupt(self) -> None:
         """Stops the program under way, from any thread."""
@@ -195,6 +204,7 @@ class GateExecutor(PythonExecutor):
         self.seat.close()
         self.handles.clear()
         self._resend = bool(self._variables)
+        self._opening = None
         if self._owned is not None:
             self._owned.stop()
 
@@ -205,6 +215,14 @@ class GateExecutor(PythonExecutor):
         self.cleanup()
 
     # -- tools --
+
+    def _settle_in(self) -> None:
+        """Takes note of a session that is another one than at the program before."""
+        opening = self.seat.open()
+        if self._opening not in (None, opening):
+            self._resend = bool(self._variables)
+            self._notes.append("the sandbox is a new one; the variables of earlier steps are gone")
+        self._opening = opening
 
     def _crossing(self) -> dict[str, Any]:
         sent = {}
@@ -251,7 +269,7 @@ class GateExecutor(PythonExecutor):
         if self._stop_after is not None and self._refused_in_a_row >= self._stop_after:
             raise GateStopped(f"stopped after {self._refused_in_a_row} refused steps in a row; the last one: {text}")
         refusal = Exhausted if done.status == "exhausted" else PermissionDenied
-        raise refusal(cut(text, ERROR_CHARS), done.receipt)
+        raise refusal(cut(text, ERROR_CHARS), done.receipt, done.reason)
 
     def _output(self, done: Done) -> Any:
         def resolve(key: str, kind: str, text: str) -> Any:

@@ -15,7 +15,8 @@ from ._errors import GateError, PermissionDenied
 from ._seat import Seat
 from ._sidecar import Gate
 
-REGISTRY = "hf-spaces"
+REGISTRY = "hub"
+"""The registry section of derived policies that pins Spaces."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 

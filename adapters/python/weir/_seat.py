@@ -1,8 +1,8 @@
 """One agent's place at the gate: a session that is opened when first needed and can be reopened.
 
 The executor, the model and the tool calls of one agent share a seat, and so one session, its budgets
-and its policy. Agents that it manages have seats of their own at the same gate, with the chain of
-agents that delegated to them.
+and its policy. An agent that it manages has a seat below: a session of its own, with variables of its
+own, that works for the session above and spends from the same accounts.
 """
 
 from __future__ import annotations
@@ -14,28 +14,59 @@ from ._errors import GateUnavailable, Refused
 from ._session import Done, OnTool, Session, ToolSpec
 from ._sidecar import Gate
 
+GONE = (
+    "the gate no longer knows this session (was the sidecar restarted?); its variables are gone. "
+    "The next step begins a new session."
+)
+
 
 class Seat:
-    """A seat at ``gate``; ``delegation`` names the agents above this one, outermost first."""
+    """A seat at ``gate``, or that of the agent ``name`` below ``parent``."""
 
-    def __init__(self, gate: Gate, delegation: list[str] | None = None) -> None:
+    def __init__(self, gate: Gate, parent: Seat | None = None, name: str | None = None) -> None:
         self.gate = gate
-        self.delegation = delegation or []
+        self.parent = parent
+        self.name = name
+        self._openings = 0
         self._tools: list[ToolSpec] = []
         self._sent: list[ToolSpec] | None = None
         self._session: Session | None = None
+        self._above: str | None = None
         self._used = False
         self._lock = threading.RLock()
 
     @property
     def session(self) -> Session:
-        """The session; opened when there is none."""
+        """The session; opened when there is none, and anew when the one above was opened anew."""
         with self._lock:
-            if self._session is None:
-                self._session = Session.open(self.gate.client, self._tools, self.delegation)
+            above = self.parent.session.id if self.parent is not None else None
+            if self._session is None or self._above != above:
+                self._session = self._open(above)
+                self._above = above
                 self._sent = list(self._tools)
                 self._used = False
+                self._openings += 1
             return self._session
+
+    def open(self) -> int:
+        """Opens the session when there is none; how many have been opened, so that a new one is noticed."""
+        with self._lock:
+            _ = self.session
+            return self._openings
+
+    def _open(self, above: str | None) -> Session:
+        try:
+            return Session.open(self.gate.client, self._tools, above, self.name)
+        except Refused as fault:
+            if self.parent is None or fault.status != 404:
+                raise
+            self.parent.forget()
+            raise GateUnavailable(GONE) from fault
+
+    def forget(self) -> None:
+        """Takes the session for ended: the next use opens another."""
+        with self._lock:
+            self._session = self._sent = None
 
     @property
     def is_open(self) -> bool:
@@ -47,9 +78,10 @@ class Seat:
         self._tools = tools
 
     def begin_run(self) -> None:
-        """Begins a new run, unless nothing has happened in the present one."""
+        """Begins a new run, unless nothing has happened in the present one. Below another seat it does
+        nothing: what is done there belongs to the run above."""
         with self._lock:
-            if self._session is not None and self._used:
+            if self.parent is None and self._session is not None and self._used:
                 self._guarded(self._session.begin_run)
                 self._used = False
 
@@ -65,8 +97,7 @@ class Seat:
             return done
         finally:
             if session.lost:
-                with self._lock:
-                    self._session = self._sent = None
+                self.forget()
 
     def decide(self, action: str, resource: str, args: dict[str, Any], **package: str) -> Any:
         """As :meth:`Session.decide`."""
@@ -99,9 +130,5 @@ class Seat:
         except Refused as fault:
             if fault.status != 404:
                 raise
-            with self._lock:
-                self._session = self._sent = None
-            raise GateUnavailable(
-                "the gate no longer knows this session (was the sidecar restarted?); its variables are gone. "
-                "The next step begins a new session."
-            ) from fault
+            self.forget()
+            raise GateUnavailable(GONE) from fault

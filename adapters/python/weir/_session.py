@@ -11,7 +11,7 @@ from typing import Any, Callable
 from urllib.parse import quote
 
 from ._client import ANSWER_SECONDS, Client, Flight
-from ._errors import GateError, PermissionDenied, ProtocolError, Refused
+from ._errors import Exhausted, GateError, PermissionDenied, ProtocolError, Refused
 
 EXECUTE_SECONDS = 900.0
 """Time for one event of an execution: the program's own time and a person's time to approve."""
@@ -20,6 +20,12 @@ CANCEL_SECONDS = 15.0
 """Time for a cancellation; the sandbox has a little while to end."""
 
 STATUSES = ("done", "failed", "exhausted", "denied", "broken")
+
+UNKNOWN = ("unknown_tool", "unknown_peer", "delegation_depth")
+"""Reason codes of what the policy has no place for, whatever the arguments."""
+
+EXHAUSTED = ("budget_exhausted", "limit_reached")
+"""Reason codes of a refusal for want of room, not of permission."""
 
 ToolReply = dict[str, Any]
 OnTool = Callable[[str, dict[str, Any]], ToolReply]
@@ -56,7 +62,11 @@ class ToolSpec:
 
 @dataclass(frozen=True)
 class Done:
-    """How an execution ended; ``output`` is still in the tagged form."""
+    """How an execution ended; ``output`` is still in the tagged form.
+
+    ``reason`` is the reason code of a refusal or a stop. ``replaced`` says that the next program finds a
+    new interpreter, without the variables of this one.
+    """
 
     status: str
     output: Any
@@ -67,6 +77,8 @@ class Done:
     notices: list[str]
     usage: dict[str, int]
     receipt: str | None
+    reason: str | None
+    replaced: bool
 
 
 @dataclass(frozen=True)
@@ -94,15 +106,16 @@ class Session:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, client: Client, tools: list[ToolSpec], delegation: list[str] | None = None) -> Session:
-        """Opens a session.
+    def open(cls, client: Client, tools: list[ToolSpec], parent: str | None = None, name: str | None = None) -> Session:
+        """Opens a session; with ``parent`` and ``name`` that of the agent ``name``, which works for the session
+        ``parent``: it shares the parent's accounts and labels and has an interpreter of its own.
 
         Raises:
             GateError: the gate has no room, or cannot be reached.
         """
         body: dict[str, Any] = {"tools": [tool.json() for tool in tools]}
-        if delegation:
-            body["delegation"] = delegation
+        if parent is not None:
+            body |= {"parent": parent, "name": name}
         made = client.post("/v1/sessions", body)
         imports = need(made, "imports", list)
         if not all(isinstance(name, str) for name in imports):
@@ -126,7 +139,7 @@ class Session:
         self.client.put(f"{self.path}/tools", {"tools": [tool.json() for tool in tools]})
 
     def begin_run(self) -> str:
-        """Begins a new run: one task. Budgets of scope ``run`` start anew."""
+        """Begins a new run: one task. Budgets of scope ``run`` start anew. Not in a session with a parent."""
         return str(need(self.client.post(f"{self.path}/runs", {}), "run", str))
 
     def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool) -> Done:
@@ -219,14 +232,27 @@ class Session:
         """Asks about a call that the host runs itself; the amounts are then held.
 
         Raises:
-            PermissionDenied: with the gate's text.
+            PermissionDenied: with the gate's text; :class:`Exhausted` when a budget has too little left.
         """
         body = {"session": self.id, "action": action, "resource": resource, "args": args, **package}
         reply = self.client.post("/v1/decide", body, timeout=self.execute_seconds)
         receipt = optional(reply, "receipt")
         if need(reply, "effect", str) != "allow":
-            raise PermissionDenied(optional(reply, "denial") or f"[weir] denied {resource}", receipt)
+            reason = optional(reply, "reason")
+            refusal = Exhausted if reason in EXHAUSTED else PermissionDenied
+            raise refusal(optional(reply, "denial") or f"[weir] denied {resource}", receipt, reason)
         return Admission(call=need(reply, "call", str), receipt=receipt)
+
+    def knows(self, action: str, kind: str, name: str) -> bool:
+        """Whether the policy has a place for a tool or an agent at all; asks without holding anything."""
+        question = {
+            "subject": {"type": "agent", "id": self.agent},
+            "action": {"name": action},
+            "resource": {"type": kind, "id": name},
+            "context": {"args": {}, "session": self.id},
+        }
+        context = need(self.client.post("/access/v1/evaluation", question), "context", dict)
+        return need(context, "reason", str) not in UNKNOWN
 
     def outcome(
         self, admission: Admission, status: str, usage: dict[str, int] | None = None, digest: str | None = None
@@ -274,6 +300,8 @@ def finished(event: dict[str, Any]) -> Done:
         notices=notices,
         usage=usage if isinstance(usage, dict) else {},
         receipt=optional(event, "receipt"),
+        reason=optional(event, "reason"),
+        replaced=need(event, "replaced", bool),
     )
 
 

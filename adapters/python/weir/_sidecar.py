@@ -7,6 +7,7 @@ told otherwise, its store. It ends with this process.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import secrets
 import shutil
@@ -16,8 +17,10 @@ import tempfile
 import threading
 import time
 from collections import deque
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Mapping, TextIO
+from urllib.parse import unquote, urlsplit
 
 from ._client import Address, Client
 from ._errors import GateError, GateUnavailable, PolicyError, Refused
@@ -27,12 +30,20 @@ START_SECONDS = 600.0
 """Time for a start; the first one builds the sandbox's guest, about a minute."""
 STOP_SECONDS = 15.0
 """Time for a graceful stop."""
+QUIET_SECONDS = 1.0
+"""A start that takes longer shows the sidecar's messages."""
+POLICY_STATUS = 2
+"""The status with which the sidecar's program ends when the policy has faults."""
 DERIVE_SECONDS = 60.0
 """Time to derive a policy."""
 EFFECTS = ("read", "write", "exec", "network", "spend")
 """The effect classes of tools."""
 FINAL_ANSWER = "final_answer"
 """The tool that ends a task."""
+
+
+AGAIN = "Nothing is allowed without it. After weir.close(agent) or stop() the next use starts another."
+"""What can be done about a sidecar that ended."""
 
 
 class Gate:
@@ -97,7 +108,7 @@ def connect(address: str, token: str | None = None, token_file: str | os.PathLik
 
 
 def binary() -> str:
-    """The sidecar's program: ``WEIR_BIN``, then ``weir`` on ``PATH``, then this checkout's release build.
+    """The sidecar's program: ``WEIR_BIN``, then ``weir`` on ``PATH``, then the checkout's release build.
 
     The working folder is not searched: a program that happens to lie there is not the gate.
 
@@ -112,13 +123,29 @@ def binary() -> str:
     found = shutil.which("weir")
     if found:
         return found
-    for folder in Path(__file__).resolve().parents:
+    for folder in checkout():
         built = folder / "target" / "release" / "weir"
-        if (folder / "Cargo.toml").is_file() and os.access(built, os.X_OK):
+        if os.access(built, os.X_OK):
             return str(built)
+        raise GateUnavailable(
+            f"the program `weir` is not built: run `cargo build --release` in {folder}, or set WEIR_BIN"
+        )
     raise GateUnavailable(
-        "the program `weir` was not found: set WEIR_BIN, put it on PATH, or run `cargo build --release` in a checkout"
+        "the program `weir` was not found: set WEIR_BIN to it, put it on PATH, or install this package from a checkout"
     )
+
+
+def checkout() -> list[Path]:
+    """The checkout that this package lies in or was installed from; empty when there is none."""
+    here = Path(__file__).resolve()
+    try:
+        origin = json.loads(metadata.distribution("weir").read_text("direct_url.json") or "{}")
+        url = urlsplit(str(origin.get("url", "")))
+    except (metadata.PackageNotFoundError, ValueError, AttributeError):
+        url = urlsplit("")
+    source = [Path(unquote(url.path))] if url.scheme == "file" and not url.netloc else []
+    folders = [folder for path in (here, *source) for folder in (path, *path.parents)]
+    return [folder for folder in folders if (folder / "Cargo.toml").is_file() and (folder / "policies").is_dir()][:1]
 
 
 def derive(
@@ -142,6 +169,8 @@ def derive(
             continue  # Every derived policy has it.
         command += ["--tool", f"{name}={effect}"]
     for name in allow:
+        if name not in tools:
+            raise PolicyError(f"allow: there is no tool {name}; there are {', '.join(sorted(tools)) or 'none'}")
         command += ["--allow", name]
     for name in peers:
         command += ["--peer", name]
@@ -169,7 +198,7 @@ class Sidecar(Gate):
         policy: the policy's file.
         agent: the agent's name at the gate; accounts, receipts and scores stand under it.
         store: folder of balances, receipts and scores. Without it they go when the sidecar stops.
-        progress: where the sidecar's messages go while it starts; ``None`` means standard error.
+        progress: where the sidecar's messages go when its start takes a while; ``None`` means standard error.
     """
 
     def __init__(
@@ -190,8 +219,9 @@ class Sidecar(Gate):
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = os.getpid()
         self._tail: deque[str] = deque(maxlen=40)
-        self._starting = False
+        self._starting = self._showing = False
         self._lock = threading.RLock()
+        self._lines = threading.Lock()
         atexit.register(self._at_exit)
         self.start()
 
@@ -237,13 +267,24 @@ class Sidecar(Gate):
             if process is None:
                 self.start()
             elif process.poll() is not None:
-                raise GateUnavailable(self._ended(process.returncode))
+                raise GateUnavailable(f"{self._ended(process.returncode)}\n{AGAIN}")
             return self._client
+
+    def _gone(self) -> str | None:
+        """How the sidecar ended, for a request whose connection broke."""
+        process = self._process
+        if process is None or self._starting:
+            return None
+        try:
+            return f"{self._ended(process.wait(0.2))}\n{AGAIN}"
+        except subprocess.TimeoutExpired:
+            return None
 
     def start(self) -> None:
         """Starts the sidecar and waits until it is ready; does nothing while one runs.
 
         Raises:
+            PolicyError: the policy has faults; each with its line.
             GateUnavailable: it ended, or was not ready in time. The message has its last lines.
         """
         with self._lock:
@@ -257,7 +298,7 @@ class Sidecar(Gate):
             store = self._store or self._folder / "store"
             command = [binary(), "serve", "--policy", str(self._policy), "--socket", str(sock)]
             command += ["--token-file", str(token_file), "--store", str(store), "--agent", self.agent]
-            self._client = Client(Address(path=str(sock)), token)
+            self._client = Client(Address(path=str(sock)), token, self._gone)
             self._tail.clear()
             self._starting = True
             self._process = subprocess.Popen(
@@ -274,15 +315,19 @@ class Sidecar(Gate):
                 self.stop()
                 raise
             finally:
-                self._starting = False
+                self._starting = self._showing = False
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
-        until = time.monotonic() + START_SECONDS
+        began = time.monotonic()
         pause = 0.005
-        while time.monotonic() < until:
+        while time.monotonic() < began + START_SECONDS:
             if process.poll() is not None:
                 time.sleep(0.05)  # Lets the reader take the last lines.
+                if process.returncode == POLICY_STATUS:
+                    raise PolicyError(f"the gate does not start under {self._policy}:\n{self.tail}")
                 raise GateUnavailable(self._ended(process.returncode))
+            if not self._showing and time.monotonic() > began + QUIET_SECONDS:
+                self._show()
             try:
                 self._client.get("/health/ready", timeout=5.0)
                 return
@@ -291,19 +336,28 @@ class Sidecar(Gate):
                 pause = min(pause * 1.5, 0.25)
         raise GateUnavailable(f"the sidecar was not ready within {START_SECONDS:g} s:\n{self.tail}")
 
+    def _show(self) -> None:
+        """Shows what the sidecar has said so far, and from now on what it says."""
+        with self._lines:
+            self._showing = True
+            for line in self._tail:
+                print(line, file=self._progress or sys.stderr, flush=True)
+
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
         with process.stderr as lines:
             for raw in lines:
                 line = clip(raw.decode("utf-8", "replace").rstrip("\r\n"), 300)
-                self._tail.append(line)
-                if self._starting:
-                    print(line, file=self._progress or sys.stderr, flush=True)
+                with self._lines:
+                    self._tail.append(line)
+                    if self._showing:
+                        print(line, file=self._progress or sys.stderr, flush=True)
 
     @property
     def tail(self) -> str:
         """The sidecar's last messages."""
-        return "\n".join(self._tail)
+        with self._lines:
+            return "\n".join(self._tail)
 
     def _ended(self, code: int) -> str:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"

@@ -30,9 +30,9 @@ class SandboxedInterpreter(Tool):
     output_type = "string"
     skip_forward_signature_validation = True
 
-    def __init__(self, executor: GateExecutor) -> None:
+    def __init__(self, executor: GateExecutor, imports: list[str]) -> None:
         self.executor = executor
-        allowed = ", ".join(executor.imports) or "no module"
+        allowed = ", ".join(imports) or "no module"
         about = f"The program. Variables of earlier programs of this task are still there. It may import: {allowed}."
         self.inputs = {"code": {"type": "string", "description": about}}
         super().__init__()

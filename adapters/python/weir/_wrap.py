@@ -59,6 +59,7 @@ class Coverage:
     models: list[str] = field(default_factory=list)
     imports: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    denied: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
 
     @property
@@ -75,6 +76,7 @@ class Coverage:
             ("models", ", ".join(self.models)),
             ("imports", ", ".join(self.imports) or "none"),
             *(("replaced", text) for text in self.replaced),
+            *(("denied", text) for text in self.denied),
             *(("open", text) for text in self.open),
             *(("not seen", text) for text in NOT_SEEN),
         ]
@@ -95,9 +97,14 @@ class Place:
 
     agent: Any
     name: str
-    chain: list[str]
+    above: Place | None = None
     seat: Seat | None = None
     executor: GateExecutor | None = None
+
+    @property
+    def chain(self) -> list[str]:
+        """The names of the agents from the outermost to this one."""
+        return [*(self.above.chain if self.above else []), self.name]
 
 
 def wrap(
@@ -135,18 +142,26 @@ def wrap(
     effects, problems = inspect_all(places, tools or {}, wants_effects=profile is not None)
     wrapped = [place for place in places if "_weir" in vars(place.agent)]
     if wrapped or unknown_class(places[0]) or (strict and problems):
-        raise CoverageError([f"{place.name}: it is wrapped already" for place in wrapped] + problems)
+        raise CoverageError(
+            [
+                f"{place.name}: it is wrapped already; once closed, its next run starts the gate again"
+                for place in wrapped
+            ]
+            + problems
+        )
     places = [place for place in places if not unknown_class(place)]
-    peers = sorted({place.name for place in places if place.chain})
+    peers = sorted({place.name for place in places if place.above})
     gate, started = open_gate(
         profile, policy, sidecar, tools=effects, allow=allow, peers=peers, agent=places[0].name, store=store
     )
     coverage = Coverage(gate=gate, open=problems)
     try:
         for place in places:
-            place.seat = Seat(gate, place.chain)
+            above = place.above.seat if place.above else None
+            place.seat = Seat(gate, above, place.name if above else None)
             place.executor = GateExecutor(seat=place.seat, max_output=log_chars(place.agent), stop_after=stop_after)
             coverage.imports = place.executor.imports  # Opens the session: the last thing that can fail.
+            coverage.denied += unnamed(place)
         stand_ins = models(places, output_tokens, coverage, strict)
     except BaseException:
         for place in places:
@@ -193,17 +208,18 @@ def survey(agent: Any) -> list[Place]:
     found: list[Place] = []
     seen: set[int] = set()
 
-    def visit(each: Any, chain: list[str]) -> None:
+    def visit(each: Any, above: Place | None) -> None:
         if id(each) in seen:
             return
         seen.add(id(each))
         name = str(getattr(each, "name", None) or "agent")
-        found.append(Place(each, name, chain))
+        place = Place(each, name, above)
+        found.append(place)
         below = getattr(each, "managed_agents", None)
         for managed in below.values() if isinstance(below, dict) else ():
-            visit(managed, [*chain, name])
+            visit(managed, place)
 
-    visit(agent, [])
+    visit(agent, None)
     return found
 
 
@@ -316,6 +332,25 @@ def models(places: list[Place], output_tokens: int | None, coverage: Coverage, s
     return made
 
 
+def unnamed(place: Place) -> list[str]:
+    """What the agent has and the policy does not name, so that every call of it will be denied."""
+    assert place.seat is not None
+    session = place.seat.session
+    tools = [name for name in place.agent.tools if name != INTERPRETER]
+    return [
+        *(
+            f"tool {name} of {place.name}: not in the policy"
+            for name in tools
+            if not session.knows("tool.call", "tool", name)
+        ),
+        *(
+            f"agent {name} of {place.name}: not a peer in the policy, or too deep"
+            for name in place.agent.managed_agents
+            if not session.knows("agent.invoke", "agent", name)
+        ),
+    ]
+
+
 def cover(place: Place, model: Any, effects: Mapping[str, str], coverage: Coverage) -> None:
     agent, seat, executor = place.agent, place.seat, place.executor
     assert seat is not None and executor is not None
@@ -336,7 +371,7 @@ def cover(place: Place, model: Any, effects: Mapping[str, str], coverage: Covera
 
     agent.interrupt = interrupt_now
     agent.memory.system_prompt = SystemPromptStep(system_prompt=agent.system_prompt)
-    coverage.agents.append(" > ".join([*place.chain, place.name]))
+    coverage.agents.append(" > ".join(place.chain))
     agent._weir, agent._weir_executor = coverage, executor
 
 
@@ -375,8 +410,8 @@ def replace_interpreter(place: Place, coverage: Coverage) -> None:
         assert place.seat is not None and place.executor is not None
         executor = place.executor
         if isinstance(agent, CodeAgent):  # Its own executor is busy with the program that calls the tool.
-            executor = GateExecutor(seat=Seat(place.seat.gate, place.chain), max_output=log_chars(agent))
-        sandboxed = SandboxedInterpreter(executor)
+            executor = GateExecutor(seat=Seat(place.seat.gate, place.seat, name), max_output=log_chars(agent))
+        sandboxed = SandboxedInterpreter(executor, coverage.imports)
         sandboxed.name = name
         agent.tools[name] = sandboxed
         coverage.replaced.append(f"{name} of {place.name} by the sandbox")

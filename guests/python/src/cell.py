@@ -21,7 +21,6 @@ def prepare(source, number):
     linecache.cache.pop(filename(number - KEPT_SOURCES), None)
     tree = ast.parse(source, name)
     keep_value(tree.body)
-    ast.fix_missing_locations(tree)
     return compile(tree, name, "exec", dont_inherit=True)
 
 
@@ -32,11 +31,11 @@ def keep_value(body):
     last = body[-1]
     if isinstance(last, ast.Expr) or (isinstance(last, (ast.Assign, ast.AnnAssign)) and last.value is not None):
         body.insert(-1, _stored(last.value))
-        last.value = ast.copy_location(ast.Name(VALUE, ast.Load()), last.value)
+        last.value = _placed(ast.Name(VALUE, ast.Load()), last.value)
         if isinstance(last, ast.Expr):
             body.pop()
     elif isinstance(last, ast.AugAssign) and isinstance(last.target, ast.Name):
-        body.append(_stored(ast.copy_location(ast.Name(last.target.id, ast.Load()), last)))
+        body.append(_stored(_placed(ast.Name(last.target.id, ast.Load()), last)))
     elif isinstance(last, ast.Try):
         for part in (last.orelse or last.body, *(handler.body for handler in last.handlers)):
             keep_value(part)
@@ -46,7 +45,14 @@ def keep_value(body):
 
 
 def _stored(value):
-    return ast.copy_location(ast.Assign([ast.Name(VALUE, ast.Store())], value), value)
+    return _placed(ast.Assign([_placed(ast.Name(VALUE, ast.Store()), value)], value), value)
+
+
+def _placed(node, like):
+    """The node at the place of another one; setting it here spares a walk over the whole tree."""
+    node.lineno, node.end_lineno = like.lineno, like.end_lineno
+    node.col_offset, node.end_col_offset = like.col_offset, like.end_col_offset
+    return node
 
 
 def describe(error, number):

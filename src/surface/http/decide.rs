@@ -153,7 +153,7 @@ fn admit(app: &App, call: Call, sender: oneshot::Sender<Value>) {
     match app.meters.admitted(action, || app.gate.admit(call)) {
         Ok(durable) => {
             deciding.end(Some(durable));
-            let allowed = json!({"call": id, "effect": "allow", "denial": null, "receipt": null});
+            let allowed = json!({"call": id, "effect": "allow", "denial": null, "reason": null, "receipt": null});
             if sender.send(allowed).is_err()
                 && let Some(durable) = app.works.take(&id)
             {
@@ -165,7 +165,9 @@ fn admit(app: &App, call: Call, sender: oneshot::Sender<Value>) {
             let Answer { decision, denial, receipt, .. } = *answer;
             let denial = denial.unwrap_or_else(|| decision.reason.denial(&what));
             let receipt = receipt.map(|receipt| receipt.receipt_id);
-            drop(sender.send(json!({"call": id, "effect": "deny", "denial": denial, "receipt": receipt})));
+            let reason = decision.reason.code;
+            let denied = json!({"call": id, "effect": "deny", "denial": denial, "reason": reason, "receipt": receipt});
+            drop(sender.send(denied));
         }
     }
 }

@@ -141,7 +141,7 @@ fn start(app: &Arc<App>, begun: Begun, call: Call) -> Result<(), Refusal> {
         let event = catch_unwind(AssertUnwindSafe(|| walk(&inner, call, &host)));
         let close = execution.end(event.unwrap_or_else(|_| broken(execution.id())));
         if close {
-            drop(catch_unwind(AssertUnwindSafe(|| inner.executor.close(&subject.session))));
+            drop(catch_unwind(AssertUnwindSafe(|| inner.executor.close(&subject.seat()))));
         }
         inner.active.send_modify(|active| *active -= 1);
     });
@@ -171,6 +171,7 @@ fn done(id: &CallId, answer: Answer) -> Bytes {
     }
     let refusal = || (!ran).then(|| answer.decision.reason.denial("code"));
     let denial = answer.denial.clone().or_else(refusal);
+    let reason = outcome.stopped.or((!ran).then_some(code));
     let event = json!({
         "event": "done",
         "execution": id,
@@ -180,6 +181,8 @@ fn done(id: &CallId, answer: Answer) -> Bytes {
         "is_final": outcome.is_final,
         "error": outcome.error,
         "denial": denial,
+        "reason": reason,
+        "replaced": outcome.replaced || !ran,
         "notices": outcome.notices,
         "usage": outcome.usage,
         "receipt": answer.receipt.map(|receipt| receipt.receipt_id),
@@ -209,6 +212,8 @@ fn broken(id: &CallId) -> Bytes {
         "is_final": false,
         "error": null,
         "denial": reason.denial("code"),
+        "reason": reason.code,
+        "replaced": true,
         "notices": [],
         "usage": {},
         "receipt": null,

@@ -92,12 +92,11 @@ fn sessions() -> Value {
     let search =
         json!({"name": "search", "description": "Searches.", "params": params, "is_final": false, "is_agent": false});
     let tools = json!({"type": "array", "items": reference("ToolSpec"), "maxItems": Limits::TOOLS});
-    let delegation = json!({"type": "array", "items": name(), "maxItems": Limits::DELEGATION, "description": "agents that delegated to this one, outermost first"});
     json!({
         "ToolSpec": tool,
         "NewSession": with_example(
-            object(&["tools"], &json!({"tools": tools, "delegation": delegation})),
-            json!({"tools": [search], "delegation": ["manager"]}),
+            object(&["tools"], &json!({"tools": tools, "parent": name(), "name": name()})),
+            json!({"tools": [search]}),
         ),
         "NewTools": with_example(object(&["tools"], &json!({"tools": tools})), json!({"tools": [search]})),
         "Session": object(&["session", "run", "agent", "policy", "imports", "limits"], &json!({
@@ -123,7 +122,7 @@ fn execution() -> Value {
     let done = json!({
         "event": {"const": "done"}, "execution": name(), "status": status, "output": reference("Tagged"),
         "logs": text("what was printed"), "is_final": {"type": "boolean"}, "error": guest,
-        "denial": {"type": ["string", "null"]}, "notices": list(&text("something that the agent must be told")),
+        "denial": {"type": ["string", "null"]}, "reason": {"type": ["string", "null"]}, "replaced": {"type": "boolean"}, "notices": list(&text("something that the agent must be told")),
         "usage": reference("Amounts"), "receipt": {"type": ["string", "null"]},
     });
     let all = [
@@ -135,6 +134,8 @@ fn execution() -> Value {
         "is_final",
         "error",
         "denial",
+        "reason",
+        "replaced",
         "notices",
         "usage",
         "receipt",
@@ -171,9 +172,9 @@ fn hosted() -> Value {
             json!({"session": id, "action": "package.fetch", "resource": "owner/name", "args": {},
                 "registry": "hub", "revision": "1.0", "digest": digest}),
         ),
-        "Decided": object(&["call", "effect", "denial", "receipt"], &json!({
+        "Decided": object(&["call", "effect", "denial", "reason", "receipt"], &json!({
             "call": name(), "effect": {"type": "string", "enum": ["allow", "deny"]},
-            "denial": {"type": ["string", "null"]}, "receipt": {"type": ["string", "null"]},
+            "denial": {"type": ["string", "null"]}, "reason": {"type": ["string", "null"]}, "receipt": {"type": ["string", "null"]},
         })),
         "Outcome": with_example(
             object(&["call", "status"], &json!({

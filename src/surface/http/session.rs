@@ -26,8 +26,10 @@ pub(super) struct Sessions(Mutex<HashMap<Name, Session>>);
 
 struct Session {
     tools: Arc<[ToolSpec]>,
+    /// The run that calls of a root session belong to; a child's calls belong to its root's.
     run: Name,
-    delegation: Vec<Name>,
+    /// The session that this one works for, and its agent's name in that one.
+    parent: Option<(Name, Name)>,
     /// The last execution; its last event can be fetched until the next one begins.
     execution: Option<Arc<Execution>>,
     used: Instant,
@@ -72,6 +74,15 @@ impl Sessions {
 
     fn insert(&self, id: Name, session: Session) -> Result<(), Refusal> {
         let mut sessions = lock(&self.0);
+        if let Some((parent, name)) = &session.parent {
+            if !sessions.contains_key(parent) {
+                return Err(no_session());
+            }
+            if sessions.values().any(|other| other.parent == session.parent) {
+                let text = format!("an agent `{name}` works for this session already; close its session first");
+                return Err(Refusal::new(Fault::Conflict, text));
+            }
+        }
         if sessions.len() >= Limits::SESSIONS {
             let text = format!("{} sessions are open, which is the most; close one first", Limits::SESSIONS);
             return Err(Refusal::new(Fault::SessionLimit, text));
@@ -80,9 +91,24 @@ impl Sessions {
         Ok(())
     }
 
-    /// The subject of a call made in session `id` now.
+    /// The subject of a call made in session `id` now: the accounts are its root's, the chain of
+    /// delegation is what the gate knows of it.
     pub(super) fn subject(&self, app: &App, id: &Name) -> Result<Subject, Refusal> {
-        self.with(id, |session| Ok(app.subject(id.clone(), session.run.clone(), session.delegation.clone())))
+        self.with(id, |_| Ok(()))?;
+        subject(&lock(&self.0), app, id)
+    }
+
+    /// Session `id` and every session that works for it, directly or not.
+    fn family(&self, id: &Name) -> Vec<Name> {
+        let sessions = lock(&self.0);
+        let mut family = vec![id.clone()];
+        let mut next = 0;
+        while let Some(parent) = family.get(next).cloned() {
+            next += 1;
+            let works_for = |session: &Session| session.parent.as_ref().is_some_and(|(of, _)| *of == parent);
+            family.extend(sessions.iter().filter(|(_, session)| works_for(session)).map(|(id, _)| id.clone()));
+        }
+        family
     }
 
     /// Makes `execution` the one of session `id`.
@@ -90,13 +116,13 @@ impl Sessions {
     /// # Errors
     /// A conflict while another has not ended.
     pub(super) fn begin(&self, app: &App, id: &Name, execution: Arc<Execution>) -> Result<Begun, Refusal> {
+        let subject = self.subject(app, id)?;
         self.with(id, |session| {
             if session.is_busy() {
                 let text = "the session's execution has not ended: resume or cancel it first";
                 return Err(Refusal::new(Fault::Conflict, text));
             }
             session.execution = Some(execution.clone());
-            let subject = app.subject(id.clone(), session.run.clone(), session.delegation.clone());
             Ok(Begun { subject, tools: session.tools.clone(), execution })
         })
     }
@@ -135,17 +161,44 @@ impl Sessions {
     }
 }
 
+/// The subject of session `id` among `sessions`.
+fn subject(sessions: &HashMap<Name, Session>, app: &App, id: &Name) -> Result<Subject, Refusal> {
+    let mut chain = Vec::new();
+    let mut at = id;
+    let mut session = sessions.get(at).ok_or_else(no_session)?;
+    while let Some((parent, name)) = &session.parent {
+        chain.push(name.clone());
+        if chain.len() > Limits::DELEGATION {
+            return Err(Refusal::malformed(format!("sessions nest at most {} deep", Limits::DELEGATION)));
+        }
+        at = parent;
+        session = sessions.get(at).ok_or_else(no_session)?;
+    }
+    chain.reverse();
+    Ok(app.subject(at.clone(), session.run.clone(), chain))
+}
+
 /// Cancels `execution` and takes back what it asked a person.
 pub(super) fn cancel(app: &App, execution: &Execution) {
     execution.cancel();
     app.config.desk.withdraw(execution.id());
 }
 
-/// Closes session `id`: cancels what runs and makes the executor forget the session.
+/// Closes session `id` and all that work for it: cancels what runs and makes the executor forget them.
 ///
 /// # Errors
 /// No such session.
 pub(super) async fn close(app: &Arc<App>, id: Name) -> Result<(), Refusal> {
+    app.sessions.subject(app, &id)?;
+    // Those that work for it first, so that every subject can still be told.
+    for id in app.sessions.family(&id).into_iter().rev() {
+        close_one(app, id).await?;
+    }
+    Ok(())
+}
+
+async fn close_one(app: &Arc<App>, id: Name) -> Result<(), Refusal> {
+    let seat = app.sessions.subject(app, &id)?.seat();
     let session = lock(&app.sessions.0).remove(&id).ok_or_else(no_session)?;
     if let Some(execution) = session.execution.filter(|execution| !execution.has_ended()) {
         cancel(app, &execution);
@@ -155,15 +208,16 @@ pub(super) async fn close(app: &Arc<App>, id: Name) -> Result<(), Refusal> {
         }
     }
     let executor = app.executor.clone();
-    blocking(move || executor.close(&id)).await
+    blocking(move || executor.close(&seat)).await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSession {
     tools: Vec<ToolSpec>,
-    #[serde(default)]
-    delegation: Vec<Name>,
+    /// The session that hands a task on, and the name of the agent that gets it; both or neither.
+    parent: Option<Name>,
+    name: Option<Name>,
 }
 
 #[derive(Deserialize)]
@@ -183,13 +237,21 @@ pub(super) async fn open(
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     app.check_open()?;
     check_tools(&body.tools)?;
-    if body.delegation.len() > Limits::DELEGATION {
-        return Err(Refusal::malformed(format!("`delegation` has at most {} agents", Limits::DELEGATION)));
-    }
-    let (id, run) = (fresh()?, fresh()?);
+    let parent = match (body.parent, body.name) {
+        (None, None) => None,
+        (Some(parent), Some(name)) => Some((parent, name)),
+        _ => return Err(Refusal::malformed("`parent` and `name` stand together or not at all")),
+    };
+    let id = fresh()?;
     let (tools, used) = (body.tools.into(), Instant::now());
-    let session = Session { tools, run: run.clone(), delegation: body.delegation, execution: None, used };
-    app.sessions.insert(id.clone(), session)?;
+    app.sessions.insert(id.clone(), Session { tools, run: fresh()?, parent, execution: None, used })?;
+    let run = match app.sessions.subject(&app, &id) {
+        Ok(subject) => subject.run,
+        Err(refusal) => {
+            lock(&app.sessions.0).remove(&id);
+            return Err(refusal);
+        }
+    };
     let compiled = app.gate.policy();
     let code = compiled.policy().code.as_ref();
     let answer = json!({
@@ -226,6 +288,10 @@ pub(super) async fn new_run(
     app.check_open()?;
     let run = fresh()?;
     app.sessions.with(&id, |session| {
+        if session.parent.is_some() {
+            let text = "runs belong to the session that handed the task on; begin one there";
+            return Err(Refusal::new(Fault::Conflict, text));
+        }
         if session.is_busy() {
             return Err(Refusal::new(
                 Fault::Conflict,

@@ -46,7 +46,7 @@ fn check_tag(parts: &[Value]) -> Result<(), String> {
         ("str" | "bytes" | "bytearray", [Value::String(text)]) => STANDARD.decode(text).is_ok(),
         ("dict", [Value::Array(pairs)]) => return pairs.iter().try_for_each(check_pair),
         ("tuple" | "set" | "frozenset", [Value::Array(items)]) => return items.iter().try_for_each(check),
-        ("complex", [re, im]) => is_float(re) && is_float(im),
+        ("complex", [Value::Array(both)]) => both.len() == 2 && both.iter().all(is_float),
         ("datetime" | "date" | "time" | "timedelta" | "decimal" | "fraction" | "uuid" | "path", [Value::String(_)]) => {
             true
         }
@@ -92,7 +92,7 @@ mod tests {
             json!({"$": ["str", "7aCA"]}),
             json!({"$": ["bytes", ""]}),
             json!({"$": ["dict", [[{"$": ["tuple", [1, 2]]}, "x"], ["$", null]]]}),
-            json!({"$": ["complex", 1.5, {"$": ["float", "nan"]}]}).clone(),
+            json!({"$": ["complex", [1.5, {"$": ["float", "nan"]}]]}),
             json!({"$": ["handle", "0123456789abcdef0123456789abcdef", "Image", "<image>"]}),
             json!({"$": ["decimal", "1.10"]}),
             json!({"$": ["path", "a/b"]}),
@@ -114,7 +114,9 @@ mod tests {
             json!({"$": ["handle", "7", "Image", ""]}),
             json!([{"$": ["repr", "T", "r"]}]),
             json!({"a": {"$": ["set", [{"$": ["what"]}]]}}),
-            json!({"$": ["complex", 1, "2"]}),
+            json!({"$": ["complex", 1, 2]}),
+            json!({"$": ["complex", [1, "2"]]}),
+            json!({"$": ["complex", [1]]}),
         ] {
             assert!(check(&bad).is_err(), "{bad}");
         }

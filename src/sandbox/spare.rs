@@ -1,0 +1,103 @@
+//! Interpreters instantiated ahead: linking takes longer than running a small program, so it is done by a
+//! thread of its own while nobody waits.
+//!
+//! A spare one has nothing of any session: no system interface, no clock, no randomness, and no code has run
+//! in it. It gets all that when it is taken.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::component::{InstancePre, TypedFunc};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::WasiCtx;
+
+use super::drive::wait;
+use super::host::{Inside, Mailbox};
+use super::meter::Memory;
+use super::output::Output;
+
+/// Spare interpreters of one engine; each costs about half a MiB.
+const SPARE: usize = 2;
+/// How long the thread waits before it makes the next one.
+const ASIDE: Duration = Duration::from_millis(3);
+/// Fuel for instantiating, which is not any program's doing.
+const START_FUEL: u64 = 2_000_000_000;
+
+/// An interpreter in which nothing has run.
+pub(crate) struct Started {
+    pub(crate) store: Store<Inside>,
+    pub(crate) run: TypedFunc<(String, String), (String,)>,
+}
+
+/// The spare interpreters of one engine.
+pub(crate) struct Spares {
+    engine: Engine,
+    guest: InstancePre<Inside>,
+    kept: Arc<Mutex<Vec<Started>>>,
+    refill: SyncSender<()>,
+}
+
+impl Spares {
+    /// Starts the thread that keeps them; it ends with this value.
+    pub(crate) fn open(engine: Engine, guest: InstancePre<Inside>) -> Self {
+        let kept = Arc::default();
+        let (refill, asked) = sync_channel(1);
+        let filler = Filler { engine: engine.clone(), guest: guest.clone(), kept: Arc::clone(&kept), asked };
+        // Without the thread everything works, only slower.
+        let _ = thread::Builder::new().name("weir-spare".into()).spawn(move || filler.keep());
+        let spares = Self { engine, guest, kept, refill };
+        spares.ask();
+        spares
+    }
+
+    /// One interpreter, spare or made now.
+    pub(crate) fn take(&self) -> wasmtime::Result<Started> {
+        let spare = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.ask();
+        spare.map_or_else(|| start(&self.engine, &self.guest), Ok)
+    }
+
+    fn ask(&self) {
+        // Full means that it has been asked already.
+        let _ = self.refill.try_send(());
+    }
+}
+
+struct Filler {
+    engine: Engine,
+    guest: InstancePre<Inside>,
+    kept: Arc<Mutex<Vec<Started>>>,
+    asked: Receiver<()>,
+}
+
+impl Filler {
+    fn keep(self) {
+        while self.asked.recv().is_ok() {
+            // Out of the way of the program that starts now: both would fight for the process's page tables.
+            thread::sleep(ASIDE);
+            while self.kept.lock().unwrap_or_else(PoisonError::into_inner).len() < SPARE {
+                let Ok(started) = start(&self.engine, &self.guest) else { break };
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(started);
+            }
+        }
+    }
+}
+
+fn start(engine: &Engine, guest: &InstancePre<Inside>) -> wasmtime::Result<Started> {
+    let inside = Inside {
+        wasi: WasiCtx::default(),
+        table: Default::default(),
+        frozen: None,
+        memory: Memory { limit: usize::MAX, bytes: 0, refused: false },
+        output: Output::default(),
+        mail: Arc::new(Mailbox::default()),
+    };
+    let mut store = Store::new(engine, inside);
+    store.limiter(|inside| &mut inside.memory);
+    store.set_fuel(START_FUEL)?;
+    let instance = wait(guest.instantiate_async(&mut store))?;
+    let run = instance.get_typed_func(&mut store, "run")?;
+    Ok(Started { store, run })
+}

@@ -5,6 +5,11 @@
 //! no file, no socket and no thread of its own, and compiles with `--no-default-features`.
 //! The edges (`journal`, `sandbox`, `surface`, `cli`) are plugged in behind the ports of `pep`.
 
+#![deny(unsafe_code, missing_docs)]
+#![deny(clippy::allow_attributes_without_reason, clippy::dbg_macro, clippy::todo, clippy::unimplemented)]
+// A gate that panics is a gate that is open or shut by accident.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 pub mod model;
 
 pub mod audit;

@@ -1,7 +1,7 @@
 """A smolagents agent behind the gate, from the first call to the score. No network, no key.
 
-    pip install -e './adapters/python[smolagents]'
     cargo build --release
+    pip install './adapters/python[smolagents]'
     python examples/smolagents/quickstart.py
 
 The model is a script, so that every run is the same; the agent, its tools, the sandbox and the gate

@@ -6,6 +6,7 @@ Skipped, with the reason, where there is no program (``WEIR_BIN``, ``weir`` on P
 from __future__ import annotations
 
 import datetime as dt
+import re
 import threading
 import time
 from pathlib import Path
@@ -170,6 +171,87 @@ def test_s18_a_managed_agent(sidecar: Sidecar) -> None:
     )
     agent = agent_of(sidecar, code("final_answer(helper('go'))"), managed_agents=[inner])
     assert "8" in agent.run("t")
+    weir.close(agent)
+
+
+def test_s18_an_agent_below_shares_the_accounts_and_begins_no_run(sidecar: Sidecar) -> None:
+    inner = CodeAgent(
+        tools=[double],
+        model=ScriptedModel(code("kept = 41\nfinal_answer(1)"), code("final_answer(double(kept) + 1)")),
+        name="helper",
+        description="Helps.",
+        verbosity_level=-1,
+    )
+    calls = [code("final_answer(helper('go'))")] * 2
+    agent = agent_of(sidecar, *calls, managed_agents=[inner])
+    agent.run("one")
+    assert "83" in agent.run("two"), "the variables of the agent below outlive a run"
+    above, below = agent.python_executor.seat.session, inner.python_executor.seat.session
+    accounts = [row["account"] for row in sidecar.budgets()["accounts"] if row["tier"] == "session"]
+    assert any(above.id in account for account in accounts)
+    assert not any(below.id in account for account in accounts), accounts
+    with pytest.raises(Refused) as fault:
+        below.begin_run()
+    assert fault.value.status == 409
+    receipts = sidecar.receipts(session=above.id)["receipts"]
+    (nested,) = [row for row in receipts if row["action"]["tool"] == "double"]
+    assert nested["action"]["requester_context"]["delegation_chain"] == ["helper"]
+    agent.python_executor.seat.close()
+    with pytest.raises(Refused) as gone:
+        below.set_tools([])
+    assert gone.value.status == 404, "closing the root closes those below"
+    weir.close(agent)
+
+
+def test_s18_an_agent_below_spends_the_same_budget(weir_binary: str, tmp_path: Path) -> None:
+    with Sidecar.from_profile(PROFILE, TOOLS, peers=["helper"]) as first:
+        text = first.policy_file.read_text()
+    (budget,) = re.findall(r'id = "tool-calls-per-session"(?s:.*?)limit = \d+', text)
+    policy = tmp_path / "policy.toml"
+    policy.write_text(text.replace(budget, re.sub(r"limit = \d+", "limit = 4", budget)))
+    with Sidecar(policy) as sidecar:
+        inner = CodeAgent(
+            tools=[double],
+            model=ScriptedModel(
+                code("for i in range(9):\n    print(double(i))"), code("final_answer('stopped')"), code("0"), code("0")
+            ),
+            name="helper",
+            description="Helps.",
+            verbosity_level=-1,
+            max_steps=2,
+        )
+        agent = agent_of(
+            sidecar, code("double(1)\ndouble(2)\nhelper('go')"), code("0"), tools=(double,), managed_agents=[inner]
+        )
+        with pytest.raises(Exception):
+            agent.run("t")
+        weir.close(agent)
+        told = [str(step.error.message) for step in inner.memory.steps if getattr(step, "error", None)]
+        assert any("tool-calls-per-session" in text for text in told), told
+
+
+def test_a_refusal_has_its_reason_and_says_whether_the_sandbox_is_new(executor: GateExecutor) -> None:
+    executor.send_variables({"given": [5]})
+    executor("given.append(6)")
+    with pytest.raises(PermissionDenied) as denied:
+        executor("import socket")
+    assert denied.value.reason == "import_denied"
+    assert executor("given").output == [5, 6], "a denial leaves the interpreter as it is"
+    with pytest.raises(Exhausted) as ended:
+        executor("while True: pass")
+    assert ended.value.reason == "limit_reached"
+    assert executor("given").output == [5]
+    with pytest.raises(PermissionDenied) as asked:
+        executor.seat.decide("tool.call", "unheard", {})
+    assert asked.value.reason == "unknown_tool"
+
+
+def test_the_report_names_what_the_policy_does_not_have(sidecar: Sidecar) -> None:
+    class Unheard(FinalAnswerTool):
+        name = "unheard"
+
+    agent = agent_of(sidecar, tools=(double, Unheard()))
+    assert weir.report(agent).denied == ["tool unheard of agent: not in the policy"]
     weir.close(agent)
 
 

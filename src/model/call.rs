@@ -168,7 +168,7 @@ impl Call {
     pub fn deed(&self) -> Digest {
         let mut args = Value::Object(self.args.clone());
         args.sort_all_objects();
-        let done = (self.action, &self.resource, args.to_string());
+        let done = (self.action, &self.resource, serde_json::to_string(&args).unwrap_or_default());
         Digest::of(canonical(&done).as_bytes())
     }
 

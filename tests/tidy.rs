@@ -238,3 +238,20 @@ fn unsafe_code_stands_in_one_file_at_most() {
         .collect();
     assert!(holders.len() <= 1, "unsafe code in {holders:?}");
 }
+
+#[test]
+fn every_test_that_the_specification_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code: String =
+        sources("src").into_iter().chain(sources("tests")).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let text = fs::read_to_string(root.join("docs/specification.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise"));
+    let mut missing = Vec::new();
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty() || tests.starts_with("pending"), "neither a test nor pending: {row}");
+        missing.extend(names.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).map(str::to_owned));
+    }
+    assert!(missing.is_empty(), "named in the specification and not there: {missing:?}");
+}

@@ -163,10 +163,12 @@ impl Call {
     }
 
     /// The digest of what is done, whoever does it: action, resource and arguments. Equal in two
-    /// sessions that do the same.
+    /// sessions that do the same, in whatever order they name the arguments.
     #[must_use]
     pub fn deed(&self) -> Digest {
-        let done = (self.action, &self.resource, self.args_text());
+        let mut args = Value::Object(self.args.clone());
+        args.sort_all_objects();
+        let done = (self.action, &self.resource, args.to_string());
         Digest::of(canonical(&done).as_bytes())
     }
 
@@ -174,5 +176,37 @@ impl Call {
     #[must_use]
     pub fn args_text(&self) -> String {
         serde_json::to_string(&self.args).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deed_is_the_same_in_any_order_of_arguments_and_for_anyone() {
+        let name = |text: &str| Name::new(text).unwrap();
+        let call = |agent: &str, args: &str| Call {
+            id: name(agent),
+            subject: Subject {
+                org: name("o"),
+                agent: name(agent),
+                session: name("s"),
+                run: name("r"),
+                delegation: Vec::new(),
+            },
+            action: Action::ToolCall,
+            resource: Resource::named(name("look")),
+            args: serde_json::from_str(args).unwrap(),
+            parent: None,
+            surface: name("test"),
+        };
+        let first = call("a", r#"{"x": {"p": 1, "q": 18446744073709551615}, "y": 2}"#);
+        let again = call("b", r#"{"y": 2, "x": {"q": 18446744073709551615, "p": 1}}"#);
+        assert_eq!(first.deed(), again.deed());
+        assert_ne!(first.digest(), again.digest(), "an approval is for one subject");
+        for other in [r#"{"x": {"p": 1, "q": 18446744073709551614}, "y": 2}"#, r#"{"y": 2}"#] {
+            assert_ne!(first.deed(), call("a", other).deed(), "{other}");
+        }
     }
 }

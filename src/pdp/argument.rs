@@ -3,6 +3,8 @@
 //! Arguments arrive in the tagged form of `docs/protocol.md` and are checked as they will be
 //! forwarded. Paths and hosts are compared after normalisation; what cannot be normalised fails.
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Value};
 
 use crate::policy::{ArgRule, ArgType, Tool};
@@ -39,9 +41,8 @@ fn broken(name: &str, rule: &ArgRule, value: &Value) -> Option<String> {
     if !rule.one_of.is_empty() && !rule.one_of.contains(value) {
         return Some(format!("argument `{name}` is not one of the permitted values"));
     }
-    let number = value.as_f64();
-    let below = rule.min.is_some_and(|min| number.is_none_or(|number| number < min));
-    let above = rule.max.is_some_and(|max| number.is_none_or(|number| number > max));
+    let below = rule.min.is_some_and(|min| !matches!(against(value, min), Some(Ordering::Greater | Ordering::Equal)));
+    let above = rule.max.is_some_and(|max| !matches!(against(value, max), Some(Ordering::Less | Ordering::Equal)));
     if below || above {
         return Some(format!("argument `{name}` is out of range"));
     }
@@ -55,6 +56,21 @@ fn broken(name: &str, rule: &ArgRule, value: &Value) -> Option<String> {
         return Some(format!("argument `{name}` names a host that is not permitted"));
     }
     None
+}
+
+/// How a number stands to `bound`, exactly: a large integer is not rounded to the bound first.
+/// `None` for what is no number, and for a bound that is none.
+fn against(value: &Value, bound: f64) -> Option<Ordering> {
+    let Some(whole) = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)) else {
+        return value.as_f64()?.partial_cmp(&bound);
+    };
+    if bound.is_nan() {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "saturates beyond every 64-bit integer")]
+    let floor = bound.floor() as i128;
+    let fraction = if bound.fract() == 0.0 { Ordering::Equal } else { Ordering::Less };
+    Some(whole.cmp(&floor).then(fraction))
 }
 
 fn is_type(kind: ArgType, value: &Value) -> bool {
@@ -167,7 +183,33 @@ fn expected(name: &str, rule: &ArgRule) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn numbers_stand_to_a_bound_exactly() {
+        use Ordering::{Equal, Greater, Less};
+        let edge = 9_007_199_254_740_992.0;
+        for (value, bound, order) in [
+            (json!(9_007_199_254_740_993_u64), edge, Greater),
+            (json!(9_007_199_254_740_992_u64), edge, Equal),
+            (json!(-9_007_199_254_740_993_i64), -edge, Less),
+            (json!(u64::MAX), 18_446_744_073_709_551_615.0, Less),
+            (json!(u64::MAX), f64::INFINITY, Less),
+            (json!(i64::MIN), f64::NEG_INFINITY, Greater),
+            (json!(2), 2.5, Less),
+            (json!(3), 2.5, Greater),
+            (json!(-2), -2.5, Greater),
+            (json!(-3), -2.5, Less),
+            (json!(2.25), 2.5, Less),
+            (json!(2.5), 2.5, Equal),
+        ] {
+            assert_eq!(against(&value, bound), Some(order), "{value} against {bound}");
+        }
+        assert_eq!(against(&json!(1), f64::NAN), None);
+        assert_eq!(against(&json!("1"), 1.0), None);
+    }
 
     #[test]
     fn paths_that_need_interpreting_are_within_nothing() {

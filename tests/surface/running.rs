@@ -212,3 +212,40 @@ fn a_budget_that_is_used_up_is_said() {
     let steps = (0..9).map(|_| "import math").collect::<Vec<_>>().join("\n");
     assert_eq!(rig.execute(&session, &steps).json()["status"], "done", "imports are not tool calls");
 }
+
+#[test]
+fn an_agent_below_another_shares_the_accounts_of_the_session_above() {
+    let rig = Rig::start(|setup| {
+        setup.policy.budgets[0].limit = 10;
+        setup.policy.peers.max_depth = 1;
+    });
+    let root = rig.session();
+    let open = |parent: &str, name: &str| {
+        let tools = json!([{"name": "paid", "params": [{"name": "x", "required": false}]}]);
+        rig.post("/v1/sessions", json!({"tools": tools, "parent": parent, "name": name}))
+    };
+    let child = open(&root, "helper");
+    assert_eq!(child.status, 201, "{}", child.json());
+    let child = child.json()["session"].as_str().unwrap().to_owned();
+    assert_ne!(child, root);
+    assert_eq!(open(&root, "helper").status, 409, "a name works for a session once at a time");
+    assert_eq!(open("00000000000000000000000000000000", "helper").status, 404);
+    let alone = rig.post("/v1/sessions", json!({"tools": [], "parent": root}));
+    assert_eq!(alone.status, 400, "`parent` and `name` stand together");
+    assert_eq!(rig.post(&format!("/v1/sessions/{child}/runs"), json!({})).status, 409);
+
+    // The child spends what the session above has left, and nothing of its own.
+    let event = rig.execute(&child, "call paid {}").json();
+    assert_eq!(rig.resume(&event, json!(1)).json()["status"], "done");
+    let denied = rig.execute(&root, "call paid {}").json();
+    assert!(denied["output"][0]["denied"].as_str().unwrap().contains("money"), "{denied}");
+
+    // Below the permitted depth nothing runs; closing the session above closes both.
+    let grandchild = open(&child, "deeper").json()["session"].as_str().unwrap().to_owned();
+    let too_deep = rig.execute(&grandchild, "print x").json();
+    assert_eq!((&too_deep["status"], &too_deep["reason"]), (&json!("denied"), &json!("delegation_depth")));
+    assert_eq!(rig.ask(AGENT, "DELETE", &format!("/v1/sessions/{root}"), None).status, 200);
+    for gone in [&root, &child, &grandchild] {
+        assert_eq!(rig.execute(gone, "print x").status, 404);
+    }
+}

@@ -203,6 +203,33 @@ def test_s18_an_agent_below_shares_the_accounts_and_begins_no_run(sidecar: Sidec
     weir.close(agent)
 
 
+def test_s17_the_interpreter_of_a_code_agent(weir_binary: str) -> None:
+    from smolagents import PythonInterpreterTool
+
+    model = ScriptedModel(code("print(python_interpreter(code='print(6 * 7)'))\nfinal_answer(1)"))
+    agent = CodeAgent(tools=[PythonInterpreterTool()], model=model, verbosity_level=-1)
+    weir.wrap(agent, profile=PROFILE)
+    assert weir.report(agent).denied == []
+    assert agent.run("t") == 1 and "42" in agent.memory.steps[-1].observations
+    weir.close(agent)
+
+
+def test_s18_agents_that_are_too_deep_are_reported_and_denied(weir_binary: str) -> None:
+    def agent_named(name: str, *replies: str, below: Any = ()) -> CodeAgent:
+        model = ScriptedModel(*map(code, replies))
+        return CodeAgent([], model, name=name, description="d", managed_agents=list(below), verbosity_level=-1)
+
+    deep = agent_named("deep")
+    middle = agent_named("middle", "final_answer(deep('go'))", "final_answer('gave up')", below=[deep])
+    top = agent_named("top", "final_answer(middle('go'))", below=[middle])
+    weir.wrap(top, profile=PROFILE)
+    why = "tasks are handed on deeper than the policy's max_depth"
+    assert weir.report(top).denied == [f"agent deep of middle: {why}", f"tool final_answer of deep: {why}"]
+    assert "gave up" in top.run("t") and deep.model.asked == []
+    assert "delegation of depth 2 is deeper than 1" in middle.model.said()
+    weir.close(top)
+
+
 def test_s18_an_agent_below_spends_the_same_budget(weir_binary: str, tmp_path: Path) -> None:
     with Sidecar.from_profile(PROFILE, TOOLS, peers=["helper"]) as first:
         text = first.policy_file.read_text()
@@ -212,19 +239,22 @@ def test_s18_an_agent_below_spends_the_same_budget(weir_binary: str, tmp_path: P
     with Sidecar(policy) as sidecar:
         inner = CodeAgent(
             tools=[double],
-            model=ScriptedModel(
-                code("for i in range(9):\n    print(double(i))"), code("final_answer('stopped')"), code("0"), code("0")
-            ),
+            model=ScriptedModel(code("for i in range(9):\n    print(double(i))"), code("0"), "the helper's last word"),
             name="helper",
             description="Helps.",
             verbosity_level=-1,
             max_steps=2,
         )
         agent = agent_of(
-            sidecar, code("double(1)\ndouble(2)\nhelper('go')"), code("0"), tools=(double,), managed_agents=[inner]
+            sidecar,
+            code("double(1)\ndouble(2)\nprint(helper('go'))"),
+            *[code("0")] * 3,
+            "the last word",
+            tools=(double,),
+            managed_agents=[inner],
         )
-        with pytest.raises(Exception):
-            agent.run("t")
+        assert agent.run("t") == "the last word"
+        assert inner.memory.steps[1].observations == "Execution logs:\n0\n", "one of the four was left"
         weir.close(agent)
         told = [str(step.error.message) for step in inner.memory.steps if getattr(step, "error", None)]
         assert any("tool-calls-per-session" in text for text in told), told
@@ -251,7 +281,7 @@ def test_the_report_names_what_the_policy_does_not_have(sidecar: Sidecar) -> Non
         name = "unheard"
 
     agent = agent_of(sidecar, tools=(double, Unheard()))
-    assert weir.report(agent).denied == ["tool unheard of agent: not in the policy"]
+    assert weir.report(agent).denied == ["tool unheard of agent: the policy has no such tool"]
     weir.close(agent)
 
 

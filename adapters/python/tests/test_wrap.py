@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import ScriptedModel, code
 from fake_gate import FakeGate
-from smolagents import CodeAgent, FinalAnswerTool, ToolCallingAgent, VisitWebpageTool, tool
+from smolagents import CodeAgent, FinalAnswerTool, PythonInterpreterTool, ToolCallingAgent, VisitWebpageTool, tool
 from smolagents.agents import MultiStepAgent
 from test_pitfalls import Client, double, fetch, tool_call
 
@@ -223,10 +223,15 @@ def test_known_and_stated_effects_go_into_the_policy(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("weir._sidecar.Sidecar.from_profile", started)
     inner = coding(name="helper", description="Helps.")
-    agent = coding(tools=(double, VisitWebpageTool()), managed_agents=[inner], name="chief")
+    other = calling(tools=(PythonInterpreterTool(),), name="other", description="Has its code decided as code.")
+    agent = coding(tools=(double, VisitWebpageTool()), managed_agents=[inner, other], name="chief")
     weir.wrap(agent, profile="p.toml", tools={"double": "read"}, allow=["visit_webpage"])
     assert asked["tools"] == {"double": "read", "visit_webpage": "network", "final_answer": "read"}
-    assert (asked["allow"], asked["peers"], asked["agent"]) == (["visit_webpage"], ["helper"], "chief")
+    assert (asked["allow"], asked["peers"], asked["agent"]) == (["visit_webpage"], ["helper", "other"], "chief")
+    weir.wrap(coding(tools=(PythonInterpreterTool(),)), profile="p.toml")
+    assert asked["tools"] == {"python_interpreter": "read", "final_answer": "read"}, (
+        "called from code, run in the sandbox"
+    )
 
 
 def test_the_report_reads_well(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,8 +255,8 @@ def test_the_report_reads_well(gate: Gate, capsys: pytest.CaptureFixture[str]) -
 def test_the_report_names_what_the_policy_does_not_have(fake: FakeGate, gate: Gate) -> None:
     fake.unknown.add("double")
     report = weir.report(weir.wrap(coding(tools=(double, fetch)), sidecar=gate))
-    assert report.denied == ["tool double of agent: not in the policy"]
-    assert "denied    tool double of agent: not in the policy" in str(report)
+    assert report.denied == ["tool double of agent: the policy has no such tool"]
+    assert "denied    tool double of agent: the policy has no such tool" in str(report)
     assert report.complete, "a denied tool is no gap"
 
 

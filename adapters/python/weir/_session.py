@@ -21,7 +21,11 @@ CANCEL_SECONDS = 15.0
 
 STATUSES = ("done", "failed", "exhausted", "denied", "broken")
 
-UNKNOWN = ("unknown_tool", "unknown_peer", "delegation_depth")
+NO_PLACE = {
+    "unknown_tool": "the policy has no such tool",
+    "unknown_peer": "it is not among the policy's peers",
+    "delegation_depth": "tasks are handed on deeper than the policy's max_depth",
+}
 """Reason codes of what the policy has no place for, whatever the arguments."""
 
 EXHAUSTED = ("budget_exhausted", "limit_reached")
@@ -243,8 +247,8 @@ class Session:
             raise refusal(optional(reply, "denial") or f"[weir] denied {resource}", receipt, reason)
         return Admission(call=need(reply, "call", str), receipt=receipt)
 
-    def knows(self, action: str, kind: str, name: str) -> bool:
-        """Whether the policy has a place for a tool or an agent at all; asks without holding anything."""
+    def no_place(self, action: str, kind: str, name: str) -> str | None:
+        """Why the policy has no place for a tool or an agent at all; asks without holding anything."""
         question = {
             "subject": {"type": "agent", "id": self.agent},
             "action": {"name": action},
@@ -252,7 +256,7 @@ class Session:
             "context": {"args": {}, "session": self.id},
         }
         context = need(self.client.post("/access/v1/evaluation", question), "context", dict)
-        return need(context, "reason", str) not in UNKNOWN
+        return NO_PLACE.get(need(context, "reason", str))
 
     def outcome(
         self, admission: Admission, status: str, usage: dict[str, int] | None = None, digest: str | None = None

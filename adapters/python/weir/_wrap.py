@@ -28,7 +28,6 @@ SUPPORTED = ("1.26", "1.27")
 KNOWN_EFFECTS: dict[type, str] = {
     default_tools.FinalAnswerTool: "read",
     default_tools.UserInputTool: "read",
-    default_tools.PythonInterpreterTool: "exec",
     default_tools.DuckDuckGoSearchTool: "network",
     default_tools.GoogleSearchTool: "network",
     default_tools.ApiWebSearchTool: "network",
@@ -161,7 +160,7 @@ def wrap(
             place.seat = Seat(gate, above, place.name if above else None)
             place.executor = GateExecutor(seat=place.seat, max_output=log_chars(place.agent), stop_after=stop_after)
             coverage.imports = place.executor.imports  # Opens the session: the last thing that can fail.
-            coverage.denied += unnamed(place)
+            coverage.denied += without_place(place)
         stand_ins = models(places, output_tokens, coverage, strict)
     except BaseException:
         for place in places:
@@ -286,7 +285,7 @@ def tool_problems(place: Place, stated: Mapping[str, str], effects: dict[str, st
             problems.append(f"tool {name!r} of {place.name}: its name is not an ASCII identifier")
             continue
         effect = stated.get(name) or known_effect(name, tool)
-        if effect is not None and name != INTERPRETER:
+        if effect is not None and is_called(place.agent, name, tool):
             effects[name] = effect
         if name == FINAL_ANSWER and wanted and set(tool.inputs) != {"answer"}:
             problems.append(
@@ -301,8 +300,20 @@ def tool_problems(place: Place, stated: Mapping[str, str], effects: dict[str, st
     return problems
 
 
+def is_interpreter(name: str, tool: Any) -> bool:
+    """Whether a tool runs code on the host, so that the sandbox takes its place."""
+    return name == INTERPRETER or isinstance(tool, default_tools.PythonInterpreterTool)
+
+
+def is_called(agent: Any, name: str, tool: Any) -> bool:
+    """Whether calls of a tool are calls for the gate: all but those that are decided as code alone."""
+    return isinstance(agent, CodeAgent) or not is_interpreter(name, tool)
+
+
 def known_effect(name: str, tool: Any) -> str | None:
     """The effect of one of the framework's own tools."""
+    if is_interpreter(name, tool):
+        return "read"  # The sandbox stands in its place, and the program in it is decided as code.
     if name == FINAL_ANSWER and isinstance(tool, default_tools.FinalAnswerTool):
         return "read"
     return KNOWN_EFFECTS.get(type(tool))
@@ -332,23 +343,14 @@ def models(places: list[Place], output_tokens: int | None, coverage: Coverage, s
     return made
 
 
-def unnamed(place: Place) -> list[str]:
-    """What the agent has and the policy does not name, so that every call of it will be denied."""
+def without_place(place: Place) -> list[str]:
+    """What the agent has and the policy has no place for, so that every call of it will be denied."""
     assert place.seat is not None
-    session = place.seat.session
-    tools = [name for name in place.agent.tools if name != INTERPRETER]
-    return [
-        *(
-            f"tool {name} of {place.name}: not in the policy"
-            for name in tools
-            if not session.knows("tool.call", "tool", name)
-        ),
-        *(
-            f"agent {name} of {place.name}: not a peer in the policy, or too deep"
-            for name in place.agent.managed_agents
-            if not session.knows("agent.invoke", "agent", name)
-        ),
-    ]
+    session, agent = place.seat.session, place.agent
+    asked = [("tool.call", "tool", name) for name, tool in agent.tools.items() if is_called(agent, name, tool)]
+    asked += [("agent.invoke", "agent", name) for name in agent.managed_agents]
+    answers = [(kind, name, session.no_place(action, kind, name)) for action, kind, name in asked]
+    return [f"{kind} {name} of {place.name}: {why}" for kind, name, why in answers if why]
 
 
 def cover(place: Place, model: Any, effects: Mapping[str, str], coverage: Coverage) -> None:
@@ -405,7 +407,7 @@ def replace_interpreter(place: Place, coverage: Coverage) -> None:
     """Puts the sandbox where ``python_interpreter`` would run in this process."""
     agent = place.agent
     for name, tool in list(agent.tools.items()):
-        if name != INTERPRETER and not isinstance(tool, default_tools.PythonInterpreterTool):
+        if not is_interpreter(name, tool):
             continue
         assert place.seat is not None and place.executor is not None
         executor = place.executor

@@ -9,7 +9,7 @@ mod rules;
 use serde::Serialize;
 
 use super::Policy;
-use crate::model::{Action, Effect};
+use crate::model::{Action, Effect, EffectClass};
 
 pub use coverage::{LayerCoverage, ThreatCoverage, coverage};
 
@@ -84,6 +84,10 @@ fn unused(policy: &Policy, remarks: &mut Remarks) {
             tool.line,
             format!("no rule allows the tool `{}` or asks about it; it is always denied", tool.name),
         );
+    }
+    for tool in policy.tools.values().filter(|tool| tool.effect == EffectClass::Spend && tool.cost.0.is_zero()) {
+        let text = "spends and has no [tool.cost]; an unknown price is denied, so every call of it is";
+        remarks.warning(tool.line, format!("the tool `{}` {text}", tool.name));
     }
     let idle = |action, declared: bool, what: &str, remarks: &mut Remarks| {
         if declared && !policy.rules.iter().any(|rule| rule.effect != Effect::Deny && rule.actions.contains(&action)) {

@@ -155,13 +155,14 @@ fn start(app: &Arc<App>, begun: Begun, call: Call) -> Result<(), Refusal> {
 
 fn walk(app: &App, call: Call, host: &Hosted) -> Bytes {
     let id = call.id.clone();
+    let carried = call.args.contains_key("variables");
     let executor = Metered { executor: &*app.executor, meters: &app.meters };
     let answer = app.meters.timed(Action::CodeRun, || app.gate.handle(call, &executor, host));
-    done(&id, answer)
+    done(&id, carried, answer)
 }
 
-/// The last event of an execution.
-fn done(id: &CallId, answer: Answer) -> Bytes {
+/// The last event of an execution; `carried` when variables came with the program.
+fn done(id: &CallId, carried: bool, answer: Answer) -> Bytes {
     let code = answer.decision.reason.code;
     let ran = answer.outcome.is_some();
     let mut outcome = answer.outcome.unwrap_or_else(|| Outcome::of(refused(code)));
@@ -182,7 +183,8 @@ fn done(id: &CallId, answer: Answer) -> Bytes {
         "error": outcome.error,
         "denial": denial,
         "reason": reason,
-        "replaced": outcome.replaced || !ran,
+        // Refused before it began: what it has of earlier steps stays, what came along was not set.
+        "replaced": outcome.replaced || (!ran && carried),
         "notices": outcome.notices,
         "usage": outcome.usage,
         "receipt": answer.receipt.map(|receipt| receipt.receipt_id),

@@ -67,9 +67,8 @@ impl Sessions {
     /// Runs `each` on the open session `id` and notes that it was used.
     fn with<T>(&self, id: &Name, each: impl FnOnce(&mut Session) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let mut sessions = lock(&self.0);
-        let session = sessions.get_mut(id).ok_or_else(no_session)?;
-        session.used = Instant::now();
-        each(session)
+        touch(&mut sessions, id);
+        each(sessions.get_mut(id).ok_or_else(no_session)?)
     }
 
     fn insert(&self, id: Name, session: Session) -> Result<(), Refusal> {
@@ -135,10 +134,12 @@ impl Sessions {
     /// The execution `id`, whichever session it belongs to.
     pub(super) fn execution(&self, id: &Name) -> Result<Arc<Execution>, Refusal> {
         let mut sessions = lock(&self.0);
-        let of = |session: &&mut Session| session.execution.as_ref().is_some_and(|execution| execution.id() == id);
-        let session = sessions.values_mut().find(of).ok_or_else(no_execution)?;
-        session.used = Instant::now();
-        session.execution.clone().ok_or_else(no_execution)
+        let of = |session: &Session| session.execution.as_ref().is_some_and(|execution| execution.id() == id);
+        let found = sessions.iter().find(|(_, session)| of(session));
+        let (session, execution) =
+            found.map(|(id, session)| (id.clone(), session.execution.clone())).ok_or_else(no_execution)?;
+        touch(&mut sessions, &session);
+        execution.ok_or_else(no_execution)
     }
 
     /// Every execution that has not ended.
@@ -148,9 +149,11 @@ impl Sessions {
         executions.filter(|execution| !execution.has_ended()).cloned().collect()
     }
 
-    /// Sessions that nobody has used for `idle`.
+    /// Sessions that nobody has used for `idle`, and below which nothing runs.
     pub(super) fn idle(&self, idle: Duration) -> Vec<Name> {
-        let sessions = lock(&self.0);
+        let mut sessions = lock(&self.0);
+        let busy: Vec<Name> = sessions.iter().filter(|(_, s)| s.is_busy()).map(|(id, _)| id.clone()).collect();
+        busy.iter().for_each(|id| touch(&mut sessions, id));
         let unused = sessions.iter().filter(|(_, session)| !session.is_busy() && session.used.elapsed() >= idle);
         unused.map(|(id, _)| id.clone()).collect()
     }
@@ -158,6 +161,15 @@ impl Sessions {
     /// Every open session's id.
     pub(super) fn ids(&self) -> Vec<Name> {
         lock(&self.0).keys().cloned().collect()
+    }
+}
+
+/// Notes that session `id` was used, and with it every session that it works for.
+fn touch(sessions: &mut HashMap<Name, Session>, id: &Name) {
+    let mut next = Some(id.clone());
+    while let Some(session) = next.and_then(|id| sessions.get_mut(&id)) {
+        session.used = Instant::now();
+        next = session.parent.as_ref().map(|(parent, _)| parent.clone());
     }
 }
 

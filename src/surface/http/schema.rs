@@ -98,7 +98,7 @@ fn sessions() -> Value {
             object(&["tools"], &json!({"tools": tools, "parent": name(), "name": name()})),
             json!({"tools": [search], "parent": "4b1c0d6ae2f34f0e9d3a7c5b8e6f1a20", "name": "researcher"}),
         ),
-        "NewTools": with_example(object(&["tools"], &json!({"tools": tools})), json!({"tools": [search], "parent": "4b1c0d6ae2f34f0e9d3a7c5b8e6f1a20", "name": "researcher"})),
+        "NewTools": with_example(object(&["tools"], &json!({"tools": tools})), json!({"tools": [search]})),
         "Session": object(&["session", "run", "agent", "policy", "imports", "limits"], &json!({
             "session": name(), "run": name(), "agent": name(), "policy": reference("Digest"),
             "imports": list(&text("a module that may be imported")),

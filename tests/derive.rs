@@ -101,7 +101,11 @@ fn declared_tools_fall_under_their_class_and_granted_ones_under_their_own_rule()
         &["helper"],
     );
     let policy = read(&derive(&profile("smolagents"), &options));
-    assert_eq!(check(&policy), Vec::new());
+    let remarks = check(&policy);
+    assert!(
+        matches!(&remarks[..], [remark] if remark.text.contains("`buy` spends")),
+        "a price is the author's to give: {remarks:?}"
+    );
     let rule = |id: &str| policy.rules.iter().find(|rule| rule.id == id).unwrap_or_else(|| panic!("{id}"));
     assert_eq!(
         (rule("tools-granted").effect, rule("tools-granted").resources.as_slice()),

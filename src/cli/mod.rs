@@ -1,4 +1,4 @@
-//! The commands: one file each, and one row each in [`Command`].
+//! The commands: one file each, and one row each in `Command`.
 //!
 //! This is the composition root, the only place that names concrete edges. Exit codes: 0 done,
 //! 1 the program or the check failed, 2 usage or policy, 3 denied, 4 budget or limit.

@@ -25,7 +25,7 @@ impl Limits {
     pub const DENIAL_BYTES: usize = 400;
     /// Delegation chain entries.
     pub const DELEGATION: usize = 16;
-    /// Labels of a session.
+    /// Labels of a policy.
     pub const LABELS: usize = 64;
     /// Sessions open in one sidecar.
     pub const SESSIONS: usize = 256;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Digest, Evidence, Happened, Limits};
+use crate::model::{Digest, Evidence, Happened};
 
 /// Labels and counters of one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,10 +27,8 @@ impl Session {
             let before = self.last.unwrap_or(Digest::ZERO);
             self.last = Some(Digest::of(&[before.0, evidence.action_digest.0].concat()));
         }
-        for label in labels {
-            if self.labels.len() < Limits::LABELS {
-                self.labels.insert(label.clone());
-            }
-        }
+        // Never dropped for want of room: a missing label would allow what it forbids. A policy bounds
+        // how many there are.
+        self.labels.extend(labels.iter().cloned());
     }
 }

@@ -240,7 +240,7 @@ fn tamper(folder: &Path) -> Result<Audit, String> {
     let key = journal::public_key(folder)?;
     let sound = check(texts.clone(), head.as_ref(), &key).map_err(|bad| bad.to_string())?;
     let middle = texts.len() / 2;
-    let flipped = format!("one bit of entry {middle}");
+    let flipped = format!("one byte of entry {middle}");
     if let Some(text) = texts.get_mut(middle) {
         // A digit of the entry's time: still valid JSON, still plausible.
         *text = text.replacen("\"at\":1", "\"at\":2", 1);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use weir::model::{
-    Action, Amounts, Clock, CodeGrant, CodeLimits, Decision, Digest, Effect, Keep, Kind, Millis, Name, Outcome,
-    Randomness, Reason, ReasonCode, Status,
+    Action, Amounts, Checkpoint, Clock, CodeGrant, CodeLimits, Decision, Digest, Effect, Keep, Kind, Millis, Name,
+    Outcome, Randomness, Reason, ReasonCode, Record, Status,
 };
 use weir::pep::Answer;
 use weir::pep::port::{Executor as _, Inner, Param, ToolSpec};
@@ -63,9 +63,13 @@ fn grant() -> CodeGrant {
         },
         imports: ["json", "re", "hashlib", "time"].map(str::to_owned).to_vec(),
         files: Vec::new(),
+        scratch: None,
+        packages: Vec::new(),
         clock: Clock::Real,
         randomness: Randomness::Seeded,
         keep: Keep::Session,
+        checkpoint: Checkpoint::Asked,
+        record: Record::Nothing,
     }
 }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Key, PublicKey};
 use crate::model::{
-    Action, Amounts, Call, CallId, Decision, Digest, Effect, Name, ReasonCode, Resource, Status, ThreatId, Timestamp,
-    canonical,
+    Action, Amounts, Call, CallId, Decision, Digest, Effect, Name, OutputFile, ReasonCode, Resource, Status, ThreatId,
+    Timestamp, canonical,
 };
 
 /// A signed statement of what was asked, decided and done.
@@ -165,7 +165,7 @@ pub struct Context {
 }
 
 /// What came of a call that ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Execution {
     /// How it ended.
@@ -174,6 +174,12 @@ pub struct Execution {
     pub usage: Amounts,
     /// Digest of the result that went back to the agent.
     pub result: Option<Digest>,
+    /// Files that it made, changed or removed in its scratch folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<OutputFile>,
+    /// SHA-256 of the tape from which it can be replayed (`weir replay`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tape: Option<Digest>,
 }
 
 /// An Ed25519 signature and who made it.
@@ -214,6 +220,10 @@ pub struct ReceiptParts<'a> {
     pub usage: Amounts,
     /// Digest of the result that went back to the agent.
     pub result: Option<Digest>,
+    /// Files that it left in its scratch folder.
+    pub files: &'a [OutputFile],
+    /// Digest of its tape.
+    pub tape: Option<Digest>,
     /// When.
     pub at: Timestamp,
 }
@@ -248,7 +258,13 @@ impl Receipt {
             },
             context: Context { context_hash: parts.intent },
             approval: parts.approval.map(str::to_owned),
-            execution: parts.status.map(|status| Execution { status, usage: parts.usage, result: parts.result }),
+            execution: parts.status.map(|status| Execution {
+                status,
+                usage: parts.usage,
+                result: parts.result,
+                files: parts.files.to_vec(),
+                tape: parts.tape,
+            }),
             signature: Signature { alg: Algorithm::Ed25519, key_id: key.public().id(), sig: String::new() },
         };
         receipt.signature.sig = key.sign(receipt.statement().as_bytes());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amounts, Kind, Millis};
+use super::{Amounts, Digest, Kind, Millis};
 
 /// Bounds of one execution of generated code. Every field is enforced by the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,64 @@ pub struct Preopen {
     pub host: String,
     /// Read or write.
     pub access: Access,
+    /// What may lie in it; every folder to write has one, and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+}
+
+/// How much a folder may hold; a write beyond it fails inside the guest with "no space left".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Bytes of all its files together.
+    pub bytes: u64,
+    /// Files and folders.
+    pub files: u64,
+}
+
+/// A writable folder of the session's own: empty at its start, gone at its end, never seen by another one.
+/// What a program leaves or changes in it is an output: its digest goes into the receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scratch {
+    /// Absolute path inside the guest.
+    pub guest: String,
+    /// How much it may hold.
+    pub quota: Quota,
+}
+
+/// A pure-Python package: one wheel, by its content.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// The registry of the policy that pins it.
+    pub registry: String,
+    /// Its name there.
+    pub name: String,
+    /// Its exact version.
+    pub version: String,
+    /// SHA-256 of the wheel.
+    pub digest: Digest,
+}
+
+/// When the state of a session is put aside, so that it can be gone back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checkpoint {
+    /// When somebody asks for it.
+    Asked,
+    /// Also before every step: a step that is stopped loses itself and not the session.
+    Step,
+}
+
+/// What is kept of an execution besides its receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Record {
+    /// Nothing.
+    Nothing,
+    /// Every input and output of the interpreter, so that the execution can be replayed bit for bit.
+    Tape,
 }
 
 /// How long the variables of generated code live.
@@ -90,12 +148,20 @@ pub struct CodeGrant {
     pub imports: Vec<String>,
     /// Folders.
     pub files: Vec<Preopen>,
+    /// The session's own folder.
+    pub scratch: Option<Scratch>,
+    /// Packages beside the standard library; their modules need to be granted as well.
+    pub packages: Vec<Package>,
     /// The clock.
     pub clock: Clock,
     /// The randomness.
     pub randomness: Randomness,
     /// How long variables live.
     pub keep: Keep,
+    /// When the session's state is put aside.
+    pub checkpoint: Checkpoint,
+    /// What is kept for a replay.
+    pub record: Record,
 }
 
 impl CodeLimits {

@@ -25,12 +25,14 @@ pub use decision::{Alternative, Decision, Effect, Obligation};
 pub use digest::Digest;
 pub use evidence::{Evidence, Happened};
 pub use factor::{FACTORS, Factor, FactorRow, Factors, Level};
-pub use grant::{Access, Clock, CodeGrant, CodeLimits, Keep, Preopen, Randomness};
+pub use grant::{
+    Access, Checkpoint, Clock, CodeGrant, CodeLimits, Keep, Package, Preopen, Quota, Randomness, Record, Scratch,
+};
 pub use json::{JsonFault, canonical, parse_json};
 pub use kind::{Excess, KINDS, Kind, KindRow, Nature, OnCrash};
 pub use limits::Limits;
 pub use name::{Name, NameFault};
-pub use outcome::{GuestError, Outcome, Status};
+pub use outcome::{GuestError, Outcome, OutputFile, Status};
 pub use reason::{Fault, REASONS, Reason, ReasonCode, ReasonRow, Retry};
 pub use threat::{Layer, THREATS, ThreatId, ThreatRow};
 pub use time::{Millis, Timestamp};

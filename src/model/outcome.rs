@@ -37,6 +37,18 @@ pub struct GuestError {
     pub traceback: String,
 }
 
+/// A file that an execution made or changed in its scratch folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputFile {
+    /// Its path below the scratch folder, `/` between the parts.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its content; `None` when it was removed.
+    pub digest: Option<Digest>,
+}
+
 /// What came of one execution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -58,6 +70,10 @@ pub struct Outcome {
     pub stopped: Option<ReasonCode>,
     /// The interpreter that ran it is gone: the next execution of the session starts with a new one.
     pub replaced: bool,
+    /// Files that it made, changed or removed in its scratch folder, by path.
+    pub files: Vec<OutputFile>,
+    /// SHA-256 of the tape from which it can be replayed, where the policy asks for one.
+    pub tape: Option<Digest>,
     /// Things that the agent must be told (variables lost, output cut).
     pub notices: Vec<String>,
 }
@@ -76,6 +92,8 @@ impl Outcome {
             error: None,
             stopped: None,
             replaced: false,
+            files: Vec::new(),
+            tape: None,
             notices: Vec::new(),
         }
     }

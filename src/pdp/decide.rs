@@ -87,9 +87,13 @@ fn grant(policy: &Compiled, facts: &Facts, call: &Call) -> Option<CodeGrant> {
         limits,
         imports: code.imports.clone(),
         files: code.files.clone(),
+        scratch: code.scratch.clone(),
+        packages: code.packages.clone(),
         clock: code.clock,
         randomness: code.randomness,
         keep: policy.policy().memory.survive,
+        checkpoint: code.checkpoint,
+        record: code.record,
     })
 }
 

@@ -30,6 +30,8 @@ impl Gate {
             status: Some(outcome.status),
             usage: used,
             result: outcome.result.or_else(|| Some(Digest::of(outcome.output.to_string().as_bytes()))),
+            files: &outcome.files,
+            tape: outcome.tape,
             at: now,
         };
         // Signed outside the critical section: the receipt does not depend on its place in the chain.
@@ -104,6 +106,8 @@ impl Gate {
             status: None,
             usage: Amounts::ZERO,
             result: None,
+            files: &[],
+            tape: None,
             at: now,
         };
         let receipt = Receipt::sign(&parts, &self.ports.key);

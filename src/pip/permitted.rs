@@ -180,7 +180,8 @@ mod tests {
     use super::*;
     use crate::{
         model::{
-            Clock, CodeLimits, Digest, Evidence, FACTORS, Happened, Keep, Millis, Name, Preopen, Randomness, Timestamp,
+            Checkpoint, Clock, CodeLimits, Digest, Evidence, FACTORS, Happened, Keep, Millis, Name, Preopen,
+            Randomness, Record, Timestamp,
         },
         policy::{Approvals, Code, Cost, Memory, Peers, Pin, Registry, Tool},
         risk::Posterior,
@@ -240,10 +241,14 @@ mod tests {
             callbacks: 1,
             tool_ms: Millis(1),
         };
-        let folder = |access| Preopen { guest: "/data".into(), host: "data".into(), access };
+        let folder = |access| Preopen { guest: "/data".into(), host: "data".into(), access, quota: None };
         policy.code = Some(Code {
             imports: Vec::new(),
             files: access.map(folder).into_iter().collect(),
+            scratch: None,
+            packages: Vec::new(),
+            checkpoint: Checkpoint::Asked,
+            record: Record::Nothing,
             clock: Clock::Frozen,
             randomness: Randomness::Seeded,
             limits,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::{
-    Action, Amounts, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name, Preopen,
-    Randomness, ThreatId,
+    Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name,
+    Package, Preopen, Randomness, Record, Scratch, ThreatId,
 };
 
 /// A checked policy.
@@ -145,10 +145,18 @@ pub struct Code {
     pub imports: Vec<String>,
     /// Folders.
     pub files: Vec<Preopen>,
+    /// The session's own folder.
+    pub scratch: Option<Scratch>,
+    /// Packages: each is pinned with its digest in a registry of this policy.
+    pub packages: Vec<Package>,
     /// The clock.
     pub clock: Clock,
     /// The randomness.
     pub randomness: Randomness,
+    /// When a session's state is put aside.
+    pub checkpoint: Checkpoint,
+    /// What is kept for a replay.
+    pub record: Record,
     /// Bounds of one execution.
     pub limits: CodeLimits,
     /// Threats answered.

@@ -84,6 +84,8 @@ pub fn ran(call: &Call, at: Timestamp, intent: Digest) -> Body {
         status: Some(Status::Done),
         usage: used,
         result: Some(Digest::of(b"result")),
+        files: &[],
+        tape: None,
         at,
     };
     outcome(call, at, used, Happened::Approved, Receipt::sign(&parts, &key()))
@@ -99,6 +101,8 @@ pub fn refused(call: &Call, at: Timestamp) -> Body {
         status: None,
         usage: Amounts::ZERO,
         result: None,
+        files: &[],
+        tape: None,
         at,
     };
     outcome(call, at, Amounts::ZERO, Happened::Denied, Receipt::sign(&parts, &key()))

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
-use weir::model::{Access, CodeGrant, Keep, Preopen, Status};
+use weir::model::{Access, CodeGrant, Keep, Preopen, Quota, Status};
 
 use super::desk::{Desk, fresh, grant, message, run_in};
 
@@ -113,7 +113,8 @@ fn there_are_no_processes_and_no_native_code() {
 
 fn folder(access: Access, at: &std::path::Path) -> CodeGrant {
     let mut grant = open();
-    grant.files = vec![Preopen { guest: "/data".into(), host: at.to_string_lossy().into_owned(), access }];
+    let quota = (access == Access::Write).then_some(Quota { bytes: 1 << 20, files: 100 });
+    grant.files = vec![Preopen { guest: "/data".into(), host: at.to_string_lossy().into_owned(), access, quota }];
     grant.keep = Keep::Nothing;
     grant
 }

@@ -5,8 +5,8 @@ use std::sync::{LazyLock, Mutex};
 
 use serde_json::{Map, Value, json};
 use weir::model::{
-    Action, Amounts, Clock, CodeGrant, CodeLimits, Decision, Digest, Effect, GuestError, Keep, Millis, Name, Outcome,
-    Randomness, Reason, ReasonCode, Status,
+    Action, Amounts, Checkpoint, Clock, CodeGrant, CodeLimits, Decision, Digest, Effect, GuestError, Keep, Millis,
+    Name, Outcome, Randomness, Reason, ReasonCode, Record, Status,
 };
 use weir::pep::Answer;
 use weir::pep::port::{Inner, Param, ToolSpec};
@@ -138,9 +138,13 @@ pub fn grant() -> CodeGrant {
         },
         imports: imports.map(str::to_owned).to_vec(),
         files: Vec::new(),
+        scratch: None,
+        packages: Vec::new(),
         clock: Clock::Frozen,
         randomness: Randomness::Seeded,
         keep: Keep::Session,
+        checkpoint: Checkpoint::Asked,
+        record: Record::Nothing,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir::model::{
-    Access, Action, Amounts, Clock, CodeLimits, Digest, Effect, EffectClass, Keep, Kind, Millis, Preopen, Randomness,
+    Access, Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Keep, Kind, Millis, Preopen,
+    Randomness, Record,
 };
 use weir::policy::{
     Approvals, ArgRule, ArgType, Budget, Code, Cost, Memory, Peers, Pin, Policy, Registry, Rule, Scope, Tool,
@@ -84,7 +85,11 @@ pub fn empty() -> Policy {
 pub fn code() -> Code {
     Code {
         imports: vec!["math".into(), "json".into()],
-        files: vec![Preopen { guest: "/data".into(), host: "data".into(), access: Access::Read }],
+        files: vec![Preopen { guest: "/data".into(), host: "data".into(), access: Access::Read, quota: None }],
+        scratch: None,
+        packages: Vec::new(),
+        checkpoint: Checkpoint::Asked,
+        record: Record::Nothing,
         clock: Clock::Frozen,
         randomness: Randomness::Seeded,
         limits: CodeLimits {

@@ -1,10 +1,11 @@
-//! `[code]`, `[code.limits]` and `[[code.file]]`.
+//! `[code]` and `[code.limits]`.
 
-use super::super::Code;
+use std::collections::BTreeMap;
+
 use super::super::reader::{Fields, shown};
-use super::Unique;
-use super::tool::is_normal_path;
-use crate::model::{Access, Clock, CodeLimits, Limits, Millis, Preopen, Randomness};
+use super::super::{Code, Registry};
+use super::{Unique, folder};
+use crate::model::{Checkpoint, Clock, CodeLimits, Limits, Millis, Package, Randomness, Record};
 
 /// Limits of an execution when the policy does not say; also what derivation writes.
 pub(in crate::policy) const DEFAULT_LIMITS: CodeLimits = CodeLimits {
@@ -18,12 +19,12 @@ pub(in crate::policy) const DEFAULT_LIMITS: CodeLimits = CodeLimits {
     tool_ms: Millis(60_000),
 };
 
-/// Longest path, bytes.
-const PATH_BYTES: usize = 1024;
 /// Most modules in the list of imports.
 const IMPORTS: usize = 1000;
+/// Most packages.
+const PACKAGES: usize = 200;
 
-pub(super) fn read(fields: &Fields<'_, '_>) -> Option<Code> {
+pub(super) fn read(fields: &Fields<'_, '_>, registries: &BTreeMap<String, Registry>) -> Option<Code> {
     let imports = fields.texts("imports");
     for module in imports.iter().filter(|module| !is_module(&module.value)) {
         let text =
@@ -41,11 +42,16 @@ pub(super) fn read(fields: &Fields<'_, '_>) -> Option<Code> {
     let words = [("seeded", Randomness::Seeded), ("real", Randomness::Real)];
     let randomness = fields.word("randomness", &words).unwrap_or(Randomness::Seeded);
     let limits = fields.table("limits", "[code.limits]").map_or(DEFAULT_LIMITS, |limits| read_limits(&limits));
-    let files = read_files(fields);
+    let packages = read_packages(fields, registries);
+    let points = [("asked", Checkpoint::Asked), ("step", Checkpoint::Step)];
+    let checkpoint = fields.word("checkpoint", &points).unwrap_or(Checkpoint::Asked);
+    let records = [("nothing", Record::Nothing), ("tape", Record::Tape)];
+    let record = fields.word("record", &records).unwrap_or(Record::Nothing);
+    let (files, scratch) = folder::read(fields);
     let answers = fields.threats("answers");
     fields.end();
     let imports = imports.into_iter().map(|module| module.value).collect();
-    Some(Code { imports, files, clock, randomness, limits, answers })
+    Some(Code { imports, files, scratch, packages, clock, randomness, checkpoint, record, limits, answers })
 }
 
 fn read_limits(fields: &Fields<'_, '_>) -> CodeLimits {
@@ -66,29 +72,34 @@ fn read_limits(fields: &Fields<'_, '_>) -> CodeLimits {
     limits
 }
 
-fn read_files(code: &Fields<'_, '_>) -> Vec<Preopen> {
-    let mut unique = Unique::new("the guest folder");
-    let mut files = Vec::new();
-    for fields in code.tables("file", "[[code.file]]") {
-        for key in ["guest", "host"].into_iter().filter(|key| !fields.has(key)) {
-            fields.missing(key);
-        }
-        let guest = fields.line_text("guest", PATH_BYTES);
-        let host = fields.line_text("host", PATH_BYTES);
-        let access = fields.need_word("access", &[("read", Access::Read), ("write", Access::Write)]);
-        fields.end();
-        if let Some(guest) = &guest {
-            unique.check(&fields, &guest.value, guest.line);
-            if !is_normal_path(&guest.value) {
-                let text = format!("`guest` is an absolute path such as `/data`, not `{}`", shown(&guest.value));
-                fields.fault(guest.line, text);
-            }
-        }
-        if let (Some(guest), Some(host), Some(access)) = (guest, host, access) {
-            files.push(Preopen { guest: guest.value, host: host.value, access });
-        }
+/// Packages by name: each is what exactly one pin of the policy says, content and all.
+fn read_packages(fields: &Fields<'_, '_>, registries: &BTreeMap<String, Registry>) -> Vec<Package> {
+    let mut unique = Unique::new("the package");
+    let mut packages = Vec::new();
+    let named = fields.texts("packages");
+    if named.len() > PACKAGES {
+        fields.fault(fields.line, format!("{} packages are over the limit of {PACKAGES}", named.len()));
     }
-    files
+    for package in named {
+        let name = shown(&package.value);
+        unique.check(fields, &package.value, package.line);
+        let pins = registries.values().flat_map(|registry| registry.pins.iter().map(move |pin| (registry, pin)));
+        let pins: Vec<_> = pins.filter(|(_, pin)| pin.name == package.value).collect();
+        let text = match pins.as_slice() {
+            [(registry, pin)] => match pin.digest {
+                Some(digest) => {
+                    let (name, version) = (pin.name.clone(), pin.revision.clone());
+                    packages.push(Package { registry: registry.name.clone(), name, version, digest });
+                    continue;
+                }
+                None => format!("the pin of `{name}` needs `digest`, the SHA-256 of its wheel, to be a package here"),
+            },
+            [] => format!("`packages` names `{name}`, and no [[registry.pin]] of this policy does"),
+            _ => format!("`{name}` is pinned more than once; a package here needs exactly one pin"),
+        };
+        fields.fault(package.line, text);
+    }
+    packages
 }
 
 /// True for a dotted chain of Python identifiers in ASCII.

@@ -4,6 +4,7 @@
 //! sense together is `check`'s question, not asked here.
 
 pub(super) mod code;
+mod folder;
 mod parties;
 mod profile;
 mod rule;
@@ -43,8 +44,8 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
     let provenance = root.table("profile", "[profile]").map(|fields| profile::read(&fields));
     let labels = root.table("labels", "[labels]").map(|fields| read_labels(&fields)).unwrap_or_default();
     let tools = tool::read(root, &labels);
-    let code = root.table("code", "[code]").map(|fields| code::read(&fields));
     let registries = parties::registries(root);
+    let code = root.table("code", "[code]").map(|fields| code::read(&fields, &registries));
     let peers = root.table("peers", "[peers]").map(|fields| parties::peers(&fields)).unwrap_or_default();
     let budgets = parties::budgets(root);
     let approvals = read_approvals(root);

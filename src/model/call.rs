@@ -30,6 +30,18 @@ pub struct Subject {
     pub delegation: Vec<Name>,
 }
 
+/// Whose interpreter it is: variables, checkpoints and files of a seat are never shown to another agent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seat {
+    /// The organisation.
+    pub org: Name,
+    /// The session's agent.
+    pub agent: Name,
+    /// The session, or a name of its own for an agent below the session's.
+    pub name: Name,
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
@@ -126,15 +138,17 @@ pub struct Call {
 }
 
 impl Subject {
-    /// The name of the interpreter that this subject's programs use: one for the session's own agent
-    /// and one for each agent below it.
+    /// The interpreter that this subject's programs use: one for the session's own agent and one for
+    /// each agent below it.
     #[must_use]
-    pub fn seat(&self) -> Name {
-        if self.delegation.is_empty() {
-            return self.session.clone();
-        }
-        let chain = Digest::of(canonical(&(&self.session, &self.delegation)).as_bytes());
-        Name::derived(&chain.hex())
+    pub fn seat(&self) -> Seat {
+        let name = if self.delegation.is_empty() {
+            self.session.clone()
+        } else {
+            let chain = Digest::of(canonical(&(&self.session, &self.delegation)).as_bytes());
+            Name::derived(&chain.hex())
+        };
+        Seat { org: self.org.clone(), agent: self.agent.clone(), name }
     }
 }
 

@@ -20,7 +20,7 @@ mod threat;
 mod time;
 
 pub use amount::Amounts;
-pub use call::{Action, Call, CallId, Resource, Subject};
+pub use call::{Action, Call, CallId, Resource, Seat, Subject};
 pub use decision::{Alternative, Decision, Effect, Obligation};
 pub use digest::Digest;
 pub use evidence::{Evidence, Happened};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::audit::{Head, Sealed};
-use crate::model::{Action, Call, CallId, CodeGrant, Digest, Millis, Name, Outcome, Timestamp};
+use crate::model::{Action, Call, CallId, CodeGrant, Digest, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
 
 use super::{Answer, Durable, Reserved};
 
@@ -61,10 +61,119 @@ pub trait Executor: Send + Sync {
     /// [`Outcome`] with status `Broken`.
     fn execute(&self, work: &Durable<Reserved>, inner: &dyn Inner) -> Outcome;
 
-    /// Forgets whatever is kept for a session.
-    fn close(&self, session: &Name) {
-        let _ = session;
+    /// Forgets whatever is kept for a seat.
+    fn close(&self, seat: &Seat) {
+        let _ = seat;
     }
+
+    /// What it keeps between executions, for whoever owns the session; `None` where it keeps nothing.
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        None
+    }
+}
+
+/// A session's interpreter as its owner sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Whose it is.
+    pub seat: Seat,
+    /// The guest: `python`, `javascript`.
+    pub guest: Name,
+    /// True while an interpreter is in memory; false when it rests on disk and comes back at its next step.
+    pub live: bool,
+    /// Steps that it has run.
+    pub steps: u64,
+    /// Linear memory, bytes.
+    pub memory_bytes: u64,
+    /// Its checkpoints, oldest first.
+    pub checkpoints: Vec<Point>,
+}
+
+/// One checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Its id: 32 hexadecimal digits.
+    pub id: String,
+    /// When it was made.
+    pub at: Timestamp,
+    /// Steps that the session had run.
+    pub steps: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The checkpoint that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// Why a keeper did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepFault {
+    /// There is no such session, checkpoint or file.
+    #[error("there is no {0}")]
+    Absent(&'static str),
+    /// The session is running a program.
+    #[error("the session is running a program; try again when it has ended")]
+    Busy,
+    /// A limit is reached.
+    #[error("{0}")]
+    Full(String),
+    /// It is not what it should be: changed on disk, of another agent, of another guest.
+    #[error("{0}")]
+    Refused(String),
+    /// The machine did not do it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Keeps sessions between executions: checkpoints, forks, files.
+///
+/// Who may ask is the surface's question: an agent for its own seats, an operator for all.
+pub trait Keeper: Send + Sync {
+    /// Every session that is kept.
+    fn list(&self) -> Vec<Kept>;
+
+    /// Puts the session's state aside.
+    ///
+    /// # Errors
+    /// [`KeepFault`].
+    fn checkpoint(&self, seat: &Seat) -> Result<Point, KeepFault>;
+
+    /// Makes the session what it was at `point`, the newest one where none is named.
+    ///
+    /// # Errors
+    /// [`KeepFault`].
+    fn roll_back(&self, seat: &Seat, point: Option<&str>) -> Result<Point, KeepFault>;
+
+    /// Makes `to`, a session of the same agent that has nothing yet, a copy of `seat` at `point`, or as it is now.
+    ///
+    /// # Errors
+    /// [`KeepFault`].
+    fn fork(&self, seat: &Seat, point: Option<&str>, to: &Seat) -> Result<Point, KeepFault>;
+
+    /// Forgets the session: interpreter, checkpoints and files.
+    ///
+    /// # Errors
+    /// [`KeepFault`].
+    fn remove(&self, seat: &Seat) -> Result<(), KeepFault>;
+
+    /// The files in the session's scratch folder.
+    ///
+    /// # Errors
+    /// [`KeepFault`].
+    fn files(&self, seat: &Seat) -> Result<Vec<OutputFile>, KeepFault>;
+
+    /// The content of one of them.
+    ///
+    /// # Errors
+    /// [`KeepFault`].
+    fn read(&self, seat: &Seat, path: &str) -> Result<Vec<u8>, KeepFault>;
+
+    /// Puts a file into the session's scratch folder, within its quota.
+    ///
+    /// # Errors
+    /// [`KeepFault`].
+    fn write(&self, seat: &Seat, path: &str, content: &[u8]) -> Result<OutputFile, KeepFault>;
 }
 
 /// The line as seen from inside an execution: every nested call walks all of it.

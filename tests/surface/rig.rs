@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use weir::audit::Key;
-use weir::model::{Action, Name, Outcome, Status, Timestamp};
+use weir::model::{Action, Name, Outcome, Seat, Status, Timestamp};
 use weir::pdp::Compiled;
 use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Sealed, Ticket};
 use weir::pep::{Durable, Gate, Reserved};
@@ -267,8 +267,8 @@ impl Executor for Script {
         Outcome { output: results.into(), ..outcome }
     }
 
-    fn close(&self, session: &Name) {
-        self.closed.lock().unwrap().push(session.clone());
+    fn close(&self, seat: &Seat) {
+        self.closed.lock().unwrap().push(seat.name.clone());
     }
 }
 

@@ -15,8 +15,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Map, Value};
 
 use super::app::App;
-use crate::model::{Action, KINDS, Name, Outcome, ReasonCode};
-use crate::pep::port::{Executor, Inner, ToolSpec};
+use crate::model::{Action, KINDS, Outcome, ReasonCode, Seat};
+use crate::pep::port::{Executor, Inner, Keeper, ToolSpec};
 use crate::pep::{Answer, Durable, Reserved};
 
 /// The tiers of accounts in their order.
@@ -119,8 +119,12 @@ impl Executor for Metered<'_> {
         outside(|| self.executor.execute(work, &Counted { inner, meters: self.meters }))
     }
 
-    fn close(&self, session: &Name) {
-        self.executor.close(session);
+    fn close(&self, seat: &Seat) {
+        self.executor.close(seat);
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.executor.keeper()
     }
 }
 

@@ -31,7 +31,7 @@ use serde_json::{Map, Value};
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
 
-use crate::model::{CodeGrant, GuestError, Keep, Limits, Name, Outcome, ReasonCode, Status};
+use crate::model::{CodeGrant, GuestError, Keep, Limits, Name, Outcome, ReasonCode, Seat, Status};
 use crate::pep::port::{Executor, Inner};
 use crate::pep::{Durable, Reserved};
 use engine::Engines;
@@ -127,11 +127,11 @@ impl Executor for Sandbox {
         };
         let none = Map::new();
         let variables = call.args.get("variables").and_then(Value::as_object).unwrap_or(&none);
-        self.run(&call.subject.seat(), &call.subject.run, code, variables, grant, inner)
+        self.run(&call.subject.seat().name, &call.subject.run, code, variables, grant, inner)
     }
 
-    fn close(&self, session: &Name) {
-        self.sessions.close(session);
+    fn close(&self, seat: &Seat) {
+        self.sessions.close(&seat.name);
     }
 }
 

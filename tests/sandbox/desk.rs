@@ -174,5 +174,6 @@ pub fn kind(outcome: &Outcome) -> &str {
 /// Closes a session, as its owner does.
 pub fn close(session: &Name) {
     use weir::pep::port::Executor as _;
-    SANDBOX.close(session);
+    let seat = Seat { org: name("org"), agent: name("agent"), name: session.clone() };
+    SANDBOX.close(&seat);
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use weir::model::{
     Action, Amounts, Checkpoint, Clock, CodeGrant, CodeLimits, Decision, Digest, Effect, Keep, Kind, Millis, Name,
-    Outcome, Randomness, Reason, ReasonCode, Record, Status,
+    Outcome, Randomness, Reason, ReasonCode, Record, Seat, Status,
 };
 use weir::pep::Answer;
 use weir::pep::port::{Executor as _, Inner, Param, ToolSpec};
@@ -47,6 +47,10 @@ impl Inner for Open {
 
 fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
+}
+
+fn seat(session: &Name) -> Seat {
+    Seat { org: name("org"), agent: name("agent"), name: session.clone() }
 }
 
 fn grant() -> CodeGrant {
@@ -138,7 +142,7 @@ impl Bench {
     fn start(&self) {
         let fresh = |index: usize| name(&format!("fresh{index}"));
         let first = |index: usize| assert_eq!(self.run(&fresh(index), "1 + 1").output, json!(2));
-        let close = |index: usize| self.sandbox.close(&fresh(index));
+        let close = |index: usize| self.sandbox.close(&seat(&fresh(index)));
         row("start to first result, fresh interpreter", paced(200, Duration::from_millis(5), first), "<= 1.5 ms");
         (0..200).for_each(close);
         let whole = |index: usize| {
@@ -177,7 +181,7 @@ impl Bench {
         (0..count).for_each(|index| drop(self.run(&name(&format!("idle{index}")), "x = 1")));
         let each = pss().saturating_sub(before) / count;
         println!("{:<46} {:>6.2} MiB", "memory of an idle session after one step (PSS)", each as f64 / 1048576.0);
-        (0..count).for_each(|index| self.sandbox.close(&name(&format!("idle{index}"))));
+        (0..count).for_each(|index| self.sandbox.close(&seat(&name(&format!("idle{index}")))));
     }
 
     fn speed(&self) {

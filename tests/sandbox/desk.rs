@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 use serde_json::{Map, Value, json};
 use weir::model::{
     Action, Amounts, Checkpoint, Clock, CodeGrant, CodeLimits, Decision, Digest, Effect, GuestError, Keep, Millis,
-    Name, Outcome, Randomness, Reason, ReasonCode, Record, Status,
+    Name, Outcome, Randomness, Reason, ReasonCode, Record, Seat, Status,
 };
 use weir::pep::Answer;
 use weir::pep::port::{Inner, Param, ToolSpec};

@@ -15,7 +15,7 @@ use weir::model::{
 };
 use weir::pep::Answer;
 use weir::pep::port::{Executor as _, Inner, Param, ToolSpec};
-use weir::sandbox::{Sandbox, SandboxConfig};
+use weir::sandbox::{Key, Sandbox, SandboxConfig, Wall};
 
 /// A gate that allows everything and does nothing.
 struct Open;
@@ -51,6 +51,15 @@ fn name(text: &str) -> Name {
 
 fn seat(session: &Name) -> Seat {
     Seat { org: name("org"), agent: name("agent"), name: session.clone() }
+}
+
+fn key(session: &Name) -> Key {
+    Key { seat: seat(session), run: name("r") }
+}
+
+/// The second wall, as `weir` has it.
+fn wall() -> Wall {
+    Wall::Process { program: env!("CARGO_BIN_EXE_weir").into(), arguments: vec!["worker".into()] }
 }
 
 fn grant() -> CodeGrant {
@@ -134,7 +143,7 @@ struct Bench {
 
 impl Bench {
     fn run(&self, session: &Name, code: &str) -> Outcome {
-        let outcome = self.sandbox.run(session, &name("r"), code, &Map::new(), &self.grant, &Open);
+        let outcome = self.sandbox.run(&key(session), code, &Map::new(), &self.grant, &Open);
         assert_eq!(outcome.status, Status::Done, "{code}: {:?}", outcome.error);
         outcome
     }
@@ -169,7 +178,7 @@ impl Bench {
             "from wit_world.imports import host\ndef raw(n):\n    for i in range(n): host.call('tool', 'echo', '{}')";
         let mut grant = self.grant.clone();
         grant.imports.push("wit_world".into());
-        let run = |code: &str| drop(self.sandbox.run(&name("raw"), &name("r"), code, &Map::new(), &grant, &Open));
+        let run = |code: &str| drop(self.sandbox.run(&key(&name("raw")), code, &Map::new(), &grant, &Open));
         run(raw);
         let spent = |calls: usize| timed(15, |_| run(&format!("raw({calls})")));
         row("nested call raw", each(spent(few), spent(many), many - few), "");
@@ -228,7 +237,7 @@ fn native(python: &str, code: &str) -> Duration {
 
 fn main() {
     let opened = Instant::now();
-    let sandbox = Sandbox::open(SandboxConfig::default()).expect("the sandbox opens");
+    let sandbox = Sandbox::open(SandboxConfig::new(wall())).expect("the sandbox opens");
     println!("open (guest cached): {}", shown(opened.elapsed()));
     let bench = Bench { sandbox, grant: grant() };
     (0..10).for_each(|_| drop(bench.run(&name("warm"), "1")));

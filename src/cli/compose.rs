@@ -11,7 +11,7 @@ use crate::pdp::Compiled;
 use crate::pep::Gate;
 use crate::pep::port::{Approver, Clock};
 use crate::policy;
-use crate::sandbox::{Sandbox, SandboxConfig};
+use crate::sandbox::{Sandbox, SandboxConfig, Wall};
 
 /// The clock of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,10 @@ pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Appro
 
 /// The sandbox, with the first build of the guest shown as it goes.
 pub(super) fn sandbox() -> Result<Sandbox, String> {
-    let config = SandboxConfig { progress: Arc::new(super::guest::Shown::default()), ..SandboxConfig::default() };
+    let program =
+        std::env::current_exe().map_err(|error| format!("where this program lies cannot be told: {error}"))?;
+    let wall = Wall::Process { program, arguments: vec!["worker".into()] };
+    let config = SandboxConfig { progress: Arc::new(super::guest::Shown::default()), ..SandboxConfig::new(wall) };
     Sandbox::open(config).map_err(|fault| fault.to_string())
 }
 

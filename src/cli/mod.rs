@@ -47,6 +47,9 @@ enum Command {
     Score(score::Args),
     /// Build the Python guest ahead of time, or list what is cached.
     Guest(guest::Args),
+    /// Run guests behind the second wall; started by the gate alone.
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::Score(args) => score::run(args),
         Command::Guest(args) => guest::run(args),
+        Command::Worker => return crate::sandbox::worker_main(),
     };
     match result {
         Ok(code) => ExitCode::from(code),

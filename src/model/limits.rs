@@ -28,5 +28,9 @@ impl Limits {
     /// Labels of a policy.
     pub const LABELS: usize = 64;
     /// Sessions open in one sidecar.
-    pub const SESSIONS: usize = 256;
+    pub const SESSIONS: usize = 1_024;
+    /// Native stack of a guest when a policy does not say, bytes.
+    pub const STACK_BYTES: u64 = 8 << 20;
+    /// Private memory of all guests of one agent together, bytes.
+    pub const WORKER_BYTES: u64 = 8 << 30;
 }

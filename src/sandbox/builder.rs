@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::SandboxFault;
 use super::cache::{Cache, Verified};
-use super::engine;
+use super::compile;
 
 /// The guest's files, carried by the binary so that an installed one can build.
 const FILES: [(&str, &str); 10] = [
@@ -105,7 +105,7 @@ impl Guest {
     /// [`SandboxFault`] with what to do about it.
     pub fn build(cache: Option<PathBuf>, progress: &dyn Progress) -> Result<Self, SandboxFault> {
         let opened = Cache::open(cache.clone())?;
-        engine::compiled(&opened, progress)?;
+        compile::compiled(&opened, progress)?;
         Self::python(cache)
     }
 }

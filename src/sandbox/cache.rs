@@ -25,6 +25,11 @@ pub(crate) struct Cache {
 pub(crate) struct Verified(PathBuf);
 
 impl Verified {
+    /// What the gate has verified, as a worker hears of it on the socket that it was started with.
+    pub(crate) const fn told(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     /// Where it lies.
     pub(crate) fn path(&self) -> &Path {
         &self.0

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::host::Request;
+use super::wire::Request;
 use super::{Work, tagged};
 use crate::model::{Action, Effect, GuestError, Limits, Outcome, ReasonCode, Status, parse_json};
 use crate::pep::Answer;
@@ -116,10 +116,10 @@ impl<'a> Exchange<'a> {
 
     fn arguments(&self, request: &Request) -> Result<Map<String, Value>, GuestError> {
         let limit = self.work.grant.limits.result_bytes;
-        let over = |bytes: usize| wrong(&format!("{bytes} bytes of arguments are over the limit of {limit} bytes"));
+        let over = |bytes: u64| wrong(&format!("{bytes} bytes of arguments are over the limit of {limit} bytes"));
         let text = request.args.as_ref().map_err(|bytes| over(*bytes))?;
         if text.len() as u64 > limit {
-            return Err(over(text.len()));
+            return Err(over(text.len() as u64));
         }
         let value = parse_json(text.as_bytes()).map_err(|fault| wrong(&fault.to_string()))?;
         tagged::check(&value, &mut |id| self.knows(id)).map_err(|fault| wrong(&fault.to_string()))?;

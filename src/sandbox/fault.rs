@@ -17,6 +17,9 @@ pub enum SandboxFault {
     /// The grant names something that cannot be given.
     #[error("the sandbox cannot give what the policy grants: {0}")]
     Grant(String),
+    /// A worker could not be started.
+    #[error("the sandbox's worker cannot run: {0}")]
+    Worker(String),
     /// The memory limit is below what an empty interpreter needs.
     #[error("the memory limit of {0} bytes is less than an empty interpreter needs (about 24 MiB)")]
     Memory(u64),

@@ -1,41 +1,43 @@
 //! The executor of generated code: CPython in a WebAssembly component, with nothing ambient.
 //!
-//! `grant.rs` is the only file that gives a guest anything; `host.rs` is all that a guest can call;
-//! `drive.rs` is the only loop in which a guest runs. What a guest says is hostile input and is parsed
-//! strictly (`reply.rs`, `tagged.rs`). Nothing here decides: every nested call goes back through
-//! [`Inner`], and this module must not know a policy, a ledger or a journal.
+//! Two walls: WebAssembly, and a locked process for every agent (`worker/`). This side starts the workers
+//! (`workers.rs`), sends them programs (`step.rs`) and takes their word as a guest's: hostile input, parsed strictly
+//! (`wire.rs`, `reply.rs`, `tagged.rs`). Nothing here decides: every nested call goes back through [`Inner`], and
+//! this module must not know a policy, a ledger or a journal.
 
 mod builder;
 mod cache;
-mod clock;
-mod drive;
-mod engine;
+mod compile;
 mod exchange;
 mod fault;
-mod grant;
-mod host;
-mod load;
-mod meter;
 mod output;
 mod reply;
 mod session;
-mod spare;
+mod step;
 mod tagged;
+mod terms;
+mod wire;
+mod worker;
+mod workers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
+pub use session::Key;
+pub use workers::Wall;
 
-use crate::model::{CodeGrant, GuestError, Keep, Limits, Name, Outcome, ReasonCode, Seat, Status};
+use crate::model::{CodeGrant, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
 use crate::pep::port::{Executor, Inner};
 use crate::pep::{Durable, Reserved};
-use engine::Engines;
-use session::{Key, Live, Sessions};
+use session::{Place, Sessions};
+use wire::Terms;
+use workers::{Owner, Workers};
 
 /// How a sandbox is opened.
 pub struct SandboxConfig {
@@ -43,20 +45,34 @@ pub struct SandboxConfig {
     pub cache: Option<PathBuf>,
     /// Sessions whose variables are kept at most; the least recently used one goes first.
     pub sessions: usize,
+    /// Private memory of one agent's worker, bytes.
+    pub memory_bytes: u64,
+    /// What stands around the guests.
+    pub wall: Wall,
     /// Told of the first build, which takes about half a minute.
     pub progress: Arc<dyn Progress>,
 }
 
-impl Default for SandboxConfig {
-    fn default() -> Self {
-        Self { cache: None, sessions: Limits::SESSIONS, progress: Arc::new(Silent) }
+impl SandboxConfig {
+    /// The usual one, with guests behind `wall`.
+    #[must_use]
+    pub fn new(wall: Wall) -> Self {
+        let progress = Arc::new(Silent);
+        Self { cache: None, sessions: Limits::SESSIONS, memory_bytes: Limits::WORKER_BYTES, wall, progress }
     }
 }
 
-/// Runs generated Python; see the module's page.
+/// Runs generated code; see the module's page.
 pub struct Sandbox {
-    engines: Engines,
+    base: Terms,
+    workers: Arc<Workers>,
     sessions: Sessions,
+}
+
+/// The whole life of a worker process; see [`Wall::Process`]. It reads what to do from standard input.
+#[must_use]
+pub fn worker_main() -> ExitCode {
+    worker::main(|_| Ok(String::new()))
 }
 
 impl Sandbox {
@@ -66,15 +82,25 @@ impl Sandbox {
     /// [`SandboxFault`] with what to do about it.
     pub fn open(config: SandboxConfig) -> Result<Self, SandboxFault> {
         let cache = cache::Cache::open(config.cache)?;
-        let engines = Engines::open(cache, config.progress)?;
-        Ok(Self { engines, sessions: Sessions::new(config.sessions) })
+        let code = compile::compiled(&cache, config.progress.as_ref())?;
+        let base = Terms {
+            code: code.path().display().to_string(),
+            image: String::new(),
+            stack: worker::engine::stack_class(Limits::STACK_BYTES),
+            folders: Vec::new(),
+            memory_bytes: config.memory_bytes,
+            file_bytes: 0,
+            locked: true,
+        };
+        let workers = Workers::new(config.wall, base.clone());
+        workers.prepare();
+        Ok(Self { base, workers, sessions: Sessions::new(config.sessions) })
     }
 
-    /// Runs one program in `session` under `grant`; nested calls go through `inner`.
+    /// Runs one program in the interpreter of `key` under `grant`; nested calls go through `inner`.
     pub fn run(
         &self,
-        session: &Name,
-        run: &Name,
+        key: &Key,
         code: &str,
         variables: &Map<String, Value>,
         grant: &CodeGrant,
@@ -84,10 +110,9 @@ impl Sandbox {
         if let Some(refusal) = work.refusal() {
             return refusal;
         }
-        let key = Key { session: session.clone(), run: run.clone() };
-        let ran = catch_unwind(AssertUnwindSafe(|| self.stay(&key, &work)));
+        let ran = catch_unwind(AssertUnwindSafe(|| self.stay(key, &work)));
         ran.unwrap_or_else(|_| {
-            self.sessions.forget(session, "a step of it broke");
+            self.sessions.forget(&key.seat, "a step of it broke");
             broken("the sandbox failed inside and was reset; variables of earlier steps are gone")
         })
     }
@@ -98,24 +123,32 @@ impl Sandbox {
             Ok(taken) => taken,
             Err(busy) => return broken(busy),
         };
-        let live = match taken.live.take() {
-            Some(live) => live,
-            None => match Live::start(&self.engines, key, work.grant) {
-                Ok(live) => live,
+        let (mut place, start) = match taken.live.take() {
+            Some(place) => (place, None),
+            None => match self.place(key, work.grant) {
+                Ok(place) => (place, Some(terms::system(&key.seat, work.grant))),
                 Err(fault) => {
                     self.sessions.put_back(taken, None);
                     return fault.outcome();
                 }
             },
         };
-        let (mut outcome, survivor) = drive::run(live, work);
-        if survivor.is_none() && work.grant.keep != Keep::Nothing {
+        let (mut outcome, alive) = step::run(&mut place, start, work);
+        let keeps = work.grant.keep != Keep::Nothing;
+        if !alive && keeps {
             outcome.notices.push(session::LOST.to_owned());
         }
-        outcome.replaced = survivor.is_none() || work.grant.keep == Keep::Nothing;
+        outcome.replaced = !alive || !keeps;
         outcome.notices.extend(taken.notice.take());
-        self.sessions.put_back(taken, survivor.filter(|_| work.grant.keep != Keep::Nothing));
+        self.sessions.put_back(taken, Some(place).filter(|_| alive && keeps));
         outcome
+    }
+
+    /// A place for a new interpreter, in the worker of its agent.
+    fn place(&self, key: &Key, grant: &CodeGrant) -> Result<Place, SandboxFault> {
+        let owner = Owner { org: key.seat.org.clone(), agent: key.seat.agent.clone() };
+        let hand = self.workers.of(&owner, &terms::terms(&self.base, grant))?;
+        Ok(Place::new(hand, key, grant))
     }
 }
 
@@ -127,11 +160,12 @@ impl Executor for Sandbox {
         };
         let none = Map::new();
         let variables = call.args.get("variables").and_then(Value::as_object).unwrap_or(&none);
-        self.run(&call.subject.seat().name, &call.subject.run, code, variables, grant, inner)
+        let key = Key { seat: call.subject.seat(), run: call.subject.run.clone() };
+        self.run(&key, code, variables, grant, inner)
     }
 
     fn close(&self, seat: &Seat) {
-        self.sessions.close(&seat.name);
+        self.sessions.close(seat);
     }
 }
 

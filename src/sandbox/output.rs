@@ -32,6 +32,16 @@ impl Output {
         !self.cut
     }
 
+    /// Bytes that it takes.
+    pub(crate) const fn limit(&self) -> u64 {
+        self.limit as u64
+    }
+
+    /// True once something had to be dropped.
+    pub(crate) const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     /// Bytes kept.
     pub(crate) const fn len(&self) -> u64 {
         self.text.len() as u64

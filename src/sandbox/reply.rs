@@ -5,34 +5,19 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use wasmtime::Trap;
-use wasmtime_wasi::I32Exit;
 
 use super::exchange::Exchange;
-use super::meter::Memory;
 use super::output::harmless;
-use super::{failed, tagged};
+use super::wire::{End, Ended, Trap};
+use super::{broken, failed, tagged};
 use crate::model::{CodeLimits, GuestError, Outcome, ReasonCode, Status, parse_json};
 
 /// Bytes of an error's message and traceback, each.
 const ERROR_BYTES: usize = 32 << 10;
 
-/// How a guest's turn ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// With an answer, unparsed; or its length in bytes when that is over the bound.
-    Answer(Result<String, usize>),
-    /// With a trap.
-    Trap(wasmtime::Error),
-    /// Stopped by the driver.
-    Stopped(Stop),
-}
-
-/// Why the driver stopped a guest.
+/// Why the gate stopped a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The wall limit.
-    Wall,
     /// The caller has gone.
     Cancelled,
     /// Far more nested calls than allowed, against the gate's word.
@@ -59,8 +44,8 @@ enum Said {
 }
 
 /// The outcome of a turn; usage and logs are added by the driver.
-pub(crate) fn outcome(end: End, limits: &CodeLimits, memory: &Memory, exchange: &mut Exchange<'_>) -> Outcome {
-    let mut outcome = match end {
+pub(crate) fn outcome(ended: Ended, told: Option<Stop>, limits: &CodeLimits, exchange: &mut Exchange<'_>) -> Outcome {
+    let mut outcome = match ended.end {
         End::Answer(Ok(text)) => match parse(&text, limits, exchange) {
             Ok(answer) => answered(answer, limits, exchange),
             Err(wrong) => failed("ValueError", format!("the program's answer cannot be taken: {wrong}")),
@@ -68,8 +53,10 @@ pub(crate) fn outcome(end: End, limits: &CodeLimits, memory: &Memory, exchange: 
         End::Answer(Err(bytes)) => {
             failed("ValueError", format!("the program's answer of {bytes} bytes is over every limit"))
         }
-        End::Trap(error) => trapped(&error, limits, memory),
-        End::Stopped(stop) => stopped(stop, limits),
+        End::Trap(trap) => trapped(&trap, limits, ended.refused),
+        End::Wall => exhausted("TimeLimit", format!("the limit of {} ms was reached", limits.wall_ms.0)),
+        End::Told => stopped(told.unwrap_or(Stop::Cancelled), limits),
+        End::Unstarted(why) => broken(&harmless(&why.chars().take(400).collect::<String>())),
     };
     if let Some(answer) = exchange.answer.take() {
         outcome.is_final = true;
@@ -129,20 +116,18 @@ fn answered(answer: Answer, limits: &CodeLimits, exchange: &Exchange<'_>) -> Out
 }
 
 /// A trap: a limit of the engine, or the interpreter giving up.
-fn trapped(error: &wasmtime::Error, limits: &CodeLimits, memory: &Memory) -> Outcome {
-    tracing::debug!("a guest ended with a trap: {error:#}");
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => exhausted("FuelLimit", format!("the limit of {} fuel was reached", limits.fuel)),
-        Some(Trap::StackOverflow) => {
+fn trapped(trap: &Trap, limits: &CodeLimits, refused: bool) -> Outcome {
+    match trap {
+        Trap::Fuel => exhausted("FuelLimit", format!("the limit of {} fuel was reached", limits.fuel)),
+        Trap::Stack => {
             exhausted("StackLimit", format!("the limit of {} bytes of stack was reached", limits.stack_bytes))
         }
-        _ if memory.refused => {
+        _ if refused => {
             exhausted("MemoryLimit", format!("the limit of {} bytes of memory was reached", limits.memory_bytes))
         }
-        _ if error.downcast_ref::<I32Exit>().is_some() => {
-            failed("SystemExit", "the program ended the interpreter itself".into())
-        }
-        _ => {
+        Trap::Exit => failed("SystemExit", "the program ended the interpreter itself".into()),
+        Trap::Other(why) => {
+            tracing::debug!("a guest ended with a trap: {}", harmless(why));
             failed("Abort", "the interpreter stopped itself; what the program did cannot be done in the sandbox".into())
         }
     }
@@ -150,7 +135,6 @@ fn trapped(error: &wasmtime::Error, limits: &CodeLimits, memory: &Memory) -> Out
 
 fn stopped(stop: Stop, limits: &CodeLimits) -> Outcome {
     match stop {
-        Stop::Wall => exhausted("TimeLimit", format!("the limit of {} ms was reached", limits.wall_ms.0)),
         Stop::Callbacks => {
             exhausted("CallLimit", format!("the limit of {} nested calls was reached", limits.callbacks))
         }

@@ -4,59 +4,45 @@
 //! only from a turn that ended well: after a trap or a stop there is nothing to put back.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use wasmtime::Store;
-use wasmtime::component::TypedFunc;
-
-use super::SandboxFault;
-use super::engine::Engines;
-use super::grant::{self, Given};
-use super::host::Inside;
-use super::spare::Started;
-use crate::model::{Clock, CodeGrant, Keep, Name};
+use super::terms::Given;
+use super::workers::Hand;
+use crate::model::{CodeGrant, Keep, Name, Seat};
 
 /// What an agent is told when its variables are gone.
 pub(crate) const LOST: &str =
     "The interpreter was replaced: all variables, functions and imports of earlier steps are gone. Define them again.";
 
-/// Resources (files, streams, timers) that one guest may hold at a time.
-const RESOURCES: usize = 4_096;
 /// Names of lost sessions that are remembered until they are told.
 const REMEMBERED: usize = 4_096;
+
 /// Which interpreter an execution belongs to.
-#[derive(Clone, Debug)]
-pub(crate) struct Key {
-    pub(crate) session: Name,
-    pub(crate) run: Name,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Whose.
+    pub seat: Seat,
+    /// The run in whose course it executes.
+    pub run: Name,
 }
 
-/// An interpreter at rest.
-pub(crate) struct Live {
-    pub(crate) store: Store<Inside>,
-    pub(crate) run: TypedFunc<(String, String), (String,)>,
+/// An interpreter at rest in a worker.
+pub(crate) struct Place {
+    pub(crate) hand: Arc<Hand>,
+    pub(crate) seat: u64,
+    /// True while an interpreter is there.
+    pub(crate) taken: bool,
     /// Ids of host objects that came into it.
     pub(crate) handles: HashSet<String>,
     given: Given,
     of_run: Name,
 }
 
-impl Live {
-    /// Starts an interpreter for `key` with what `grant` gives.
-    pub(crate) fn start(engines: &Engines, key: &Key, grant: &CodeGrant) -> Result<Self, SandboxFault> {
-        let load = |error: wasmtime::Error| SandboxFault::Load(format!("{error:#}"));
-        let spares = engines.with_stack(grant.limits.stack_bytes)?;
-        let Started { mut store, run } = spares.take().map_err(load)?;
-        let inside = store.data_mut();
-        inside.memory.limit = memory_limit(grant);
-        if inside.memory.bytes > inside.memory.limit {
-            return Err(SandboxFault::Memory(grant.limits.memory_bytes));
-        }
-        inside.wasi = grant::system(&key.session, grant)?;
-        inside.table.set_max_capacity(RESOURCES);
-        inside.frozen = (grant.clock == Clock::Frozen).then_some(0);
-        let (given, of_run) = (Given::of(grant), key.run.clone());
-        Ok(Self { store, run, handles: HashSet::new(), given, of_run })
+impl Place {
+    /// A place in `hand` where an interpreter is yet to start.
+    pub(crate) fn new(hand: Arc<Hand>, key: &Key, grant: &CodeGrant) -> Self {
+        let seat = hand.seat();
+        Self { hand, seat, taken: false, handles: HashSet::new(), given: Given::of(grant), of_run: key.run.clone() }
     }
 
     /// True when this interpreter may run the next program of `key` under `grant`.
@@ -66,9 +52,12 @@ impl Live {
     }
 }
 
-/// The memory limit of `grant` as this machine counts.
-pub(crate) fn memory_limit(grant: &CodeGrant) -> usize {
-    usize::try_from(grant.limits.memory_bytes).unwrap_or(usize::MAX)
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.taken {
+            self.hand.forget(self.seat);
+        }
+    }
 }
 
 /// Every session.
@@ -79,24 +68,24 @@ pub(crate) struct Sessions {
 
 #[derive(Default)]
 struct Table {
-    slots: BTreeMap<Name, Slot>,
+    slots: BTreeMap<Seat, Slot>,
     /// Why variables of a session are gone, until it is told.
-    lost: BTreeMap<Name, String>,
+    lost: BTreeMap<Seat, String>,
     turn: u64,
 }
 
 struct Slot {
     /// `None` while it runs.
-    live: Option<Live>,
+    live: Option<Place>,
     used: u64,
 }
 
 /// A session whose turn it is.
 pub(crate) struct Taken {
-    session: Name,
+    seat: Seat,
     turn: u64,
     /// Its interpreter, when one was kept.
-    pub(crate) live: Option<Live>,
+    pub(crate) live: Option<Place>,
     /// What the agent must be told first.
     pub(crate) notice: Option<String>,
 }
@@ -115,49 +104,51 @@ impl Sessions {
         let mut table = self.lock();
         table.turn += 1;
         let turn = table.turn;
-        let kept = match table.slots.get_mut(&key.session) {
+        let kept = match table.slots.get_mut(&key.seat) {
             Some(slot) => Some(slot.live.take().ok_or("this session is already running a program; one at a time")?),
             None => None,
         };
+        let died = kept.as_ref().is_some_and(|place| place.hand.is_dead());
         let had = kept.is_some();
-        let live = kept.filter(|live| live.serves(key, grant));
+        let live = kept.filter(|place| !died && place.serves(key, grant));
         let replaced = had && live.is_none() && grant.keep == Keep::Session;
-        let reason = table.lost.remove(&key.session).or_else(|| replaced.then(|| "its policy changed".to_owned()));
+        let why = if died { "the worker that held it has ended" } else { "its policy changed" };
+        let reason = table.lost.remove(&key.seat).or_else(|| replaced.then(|| why.to_owned()));
         let notice = reason.map(|why| format!("{LOST} The reason: {why}."));
-        table.slots.insert(key.session.clone(), Slot { live: None, used: turn });
-        Ok(Taken { session: key.session.clone(), turn, live, notice })
+        table.slots.insert(key.seat.clone(), Slot { live: None, used: turn });
+        Ok(Taken { seat: key.seat.clone(), turn, live, notice })
     }
 
     /// Ends an execution; `live` is kept for the next one.
-    pub(crate) fn put_back(&self, taken: Taken, live: Option<Live>) {
+    pub(crate) fn put_back(&self, taken: Taken, live: Option<Place>) {
         let mut table = self.lock();
         // Closed or forgotten in the meantime, perhaps even opened anew: then this one is over.
-        if table.slots.get(&taken.session).is_none_or(|slot| slot.used != taken.turn) {
+        if table.slots.get(&taken.seat).is_none_or(|slot| slot.used != taken.turn) {
             return;
         }
         match live {
             Some(live) => {
-                table.slots.insert(taken.session, Slot { live: Some(live), used: taken.turn });
+                table.slots.insert(taken.seat, Slot { live: Some(live), used: taken.turn });
                 table.evict(self.most);
             }
-            None => drop(table.slots.remove(&taken.session)),
+            None => drop(table.slots.remove(&taken.seat)),
         }
     }
 
     /// Drops a session; nobody needs to be told.
-    pub(crate) fn close(&self, session: &Name) {
+    pub(crate) fn close(&self, seat: &Seat) {
         let mut table = self.lock();
-        table.lost.remove(session);
-        let closed = table.slots.remove(session);
+        table.lost.remove(seat);
+        let closed = table.slots.remove(seat);
         drop(table);
         drop(closed);
     }
 
     /// Drops a session and remembers to tell why.
-    pub(crate) fn forget(&self, session: &Name, why: &str) {
+    pub(crate) fn forget(&self, seat: &Seat, why: &str) {
         let mut table = self.lock();
-        table.slots.remove(session);
-        table.remember(session.clone(), why);
+        table.slots.remove(seat);
+        table.remember(seat.clone(), why);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
@@ -176,10 +167,10 @@ impl Table {
         }
     }
 
-    fn remember(&mut self, session: Name, why: &str) {
+    fn remember(&mut self, seat: Seat, why: &str) {
         if self.lost.len() >= REMEMBERED {
             self.lost.pop_first();
         }
-        self.lost.insert(session, why.to_owned());
+        self.lost.insert(seat, why.to_owned());
     }
 }

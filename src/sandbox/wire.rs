@@ -13,6 +13,8 @@ use crate::model::{Access, Limits, Quota};
 
 /// The longest frame: a message of the guest with room for its frame.
 const FRAME: usize = Limits::JSON_BYTES + (2 << 20);
+/// The longest state of an interpreter, bytes.
+pub(crate) const STATE: usize = 5 << 30;
 /// Bytes of memory in one [`Report::Part`] or [`Order::Part`].
 pub(crate) const PART: usize = 1 << 20;
 
@@ -42,8 +44,19 @@ pub(crate) struct System {
     pub(crate) seed: Option<String>,
     /// Where its clocks stand still, milliseconds since the Unix epoch; `None` is the machine's clocks.
     pub(crate) clock: Option<u64>,
+    /// Nanoseconds by which the standing monotonic clock has moved.
+    pub(crate) moved: u64,
+    /// Words drawn from its two seeded dice.
+    pub(crate) drawn: (u64, u64),
     /// Its folders.
     pub(crate) folders: Vec<Folder>,
+}
+
+impl System {
+    /// What an interpreter has before it is given anything.
+    pub(crate) const fn nothing() -> Self {
+        Self { seed: Some(String::new()), clock: Some(0), moved: 0, drawn: (0, 0), folders: Vec::new() }
+    }
 }
 
 /// One folder of a guest.
@@ -116,8 +129,8 @@ pub(crate) enum Report {
     Ended(Ended),
     /// The next bytes of a memory.
     Part(Vec<u8>),
-    /// All of them, this many.
-    Saved(u64),
+    /// All of them: how many, how far the standing clock has moved, how far the dice were drawn. Or why there are none.
+    Saved(Result<(u64, u64, (u64, u64)), String>),
     /// The interpreter is there; or why not.
     Loaded(Result<(), String>),
 }
@@ -235,12 +248,13 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_is_received() {
+        let saved = Report::Saved(Ok((7, 8, (9, 10))));
         let mut bytes = Vec::new();
         send(&mut bytes, &frame()).unwrap();
-        send(&mut bytes, &Report::Saved(7)).unwrap();
+        send(&mut bytes, &saved).unwrap();
         let mut stream = bytes.as_slice();
         assert_eq!(receive::<Report>(&mut stream).unwrap(), frame());
-        assert_eq!(receive::<Report>(&mut stream).unwrap(), Report::Saved(7));
+        assert_eq!(receive::<Report>(&mut stream).unwrap(), saved);
         assert_eq!(receive::<Report>(&mut stream).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 

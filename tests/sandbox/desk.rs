@@ -10,9 +10,14 @@ use weir::model::{
 };
 use weir::pep::Answer;
 use weir::pep::port::{Inner, Param, ToolSpec};
-use weir::sandbox::{Sandbox, SandboxConfig};
+use weir::sandbox::{Key, Sandbox, SandboxConfig, Wall};
 
-pub static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::open(SandboxConfig::default()).unwrap());
+pub static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::open(SandboxConfig::new(wall())).unwrap());
+
+/// The second wall, as `weir` has it.
+pub fn wall() -> Wall {
+    Wall::Process { program: env!("CARGO_BIN_EXE_weir").into(), arguments: vec!["worker".into()] }
+}
 
 /// What the tests' gate does for one tool.
 pub enum Does {
@@ -148,9 +153,15 @@ pub fn grant() -> CodeGrant {
     }
 }
 
+/// The tests' agent in `session`.
+pub fn key(session: &Name) -> Key {
+    let seat = Seat { org: name("org"), agent: name("agent"), name: session.clone() };
+    Key { seat, run: name("run") }
+}
+
 /// Runs `code` in `session`.
 pub fn run_in(session: &Name, code: &str, grant: &CodeGrant, desk: &Desk) -> Outcome {
-    SANDBOX.run(session, &name("run"), code, &Map::new(), grant, desk)
+    SANDBOX.run(&key(session), code, &Map::new(), grant, desk)
 }
 
 /// Runs `code` in a session of its own with the usual grant and no tools.
@@ -174,6 +185,5 @@ pub fn kind(outcome: &Outcome) -> &str {
 /// Closes a session, as its owner does.
 pub fn close(session: &Name) {
     use weir::pep::port::Executor as _;
-    let seat = Seat { org: name("org"), agent: name("agent"), name: session.clone() };
-    SANDBOX.close(&seat);
+    SANDBOX.close(&key(session).seat);
 }

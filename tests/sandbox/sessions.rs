@@ -4,9 +4,9 @@ use std::thread;
 
 use serde_json::{Map, json};
 use weir::model::{Keep, Name, Outcome, Status};
-use weir::sandbox::{Sandbox, SandboxConfig};
+use weir::sandbox::{Key, Sandbox, SandboxConfig};
 
-use super::desk::{Desk, Does, SANDBOX, close, fresh, grant, kind, message, name, run_in};
+use super::desk::{Desk, Does, SANDBOX, close, fresh, grant, key, kind, message, name, run_in, wall};
 
 fn tells_the_loss(outcome: &Outcome) -> bool {
     outcome.notices.iter().any(|notice| notice.contains("variables") && notice.contains("gone"))
@@ -43,7 +43,7 @@ fn variables_live_as_long_as_the_grant_says() {
     let go = |session: &Name, run: &str, code: &str, keep: Keep| {
         let mut grant = grant();
         grant.keep = keep;
-        SANDBOX.run(session, &name(run), code, &Map::new(), &grant, &desk)
+        SANDBOX.run(&Key { run: name(run), ..key(session) }, code, &Map::new(), &grant, &desk)
     };
     let seen = "'x' in globals()";
     for (keep, same_run, other_run) in
@@ -73,9 +73,9 @@ fn a_changed_grant_gets_a_new_interpreter_and_says_so() {
 
 #[test]
 fn the_least_recently_used_session_goes_first_and_is_told() {
-    let small = Sandbox::open(SandboxConfig { sessions: 2, ..SandboxConfig::default() }).unwrap();
+    let small = Sandbox::open(SandboxConfig { sessions: 2, ..SandboxConfig::new(wall()) }).unwrap();
     let (a, b, c, desk) = (name("a"), name("b"), name("c"), Desk::default());
-    let go = |session: &Name, code: &str| small.run(session, &name("r"), code, &Map::new(), &grant(), &desk);
+    let go = |session: &Name, code: &str| small.run(&key(session), code, &Map::new(), &grant(), &desk);
     go(&a, "x = 'a'");
     go(&b, "x = 'b'");
     assert_eq!(go(&a, "x").output, json!("a"));

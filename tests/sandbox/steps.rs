@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use weir::model::Status;
 
-use super::desk::{Desk, SANDBOX, fresh, grant, kind, message, name, run, run_in, traceback};
+use super::desk::{Desk, SANDBOX, fresh, grant, key, kind, message, name, run, run_in, traceback};
 
 #[test]
 fn state_lives_between_steps() {
@@ -90,11 +90,11 @@ fn sys_exit_ends_the_step_and_not_the_session() {
 fn variables_are_set_before_the_program_runs() {
     let variables: Map<String, Value> =
         serde_json::from_value(json!({"n": 20, "big": {"$": ["int", "123456789012345678901234567890"]}})).unwrap();
-    let outcome = SANDBOX.run(&fresh(), &name("r"), "n + big", &variables, &grant(), &Desk::default());
+    let outcome = SANDBOX.run(&key(&fresh()), "n + big", &variables, &grant(), &Desk::default());
     assert_eq!(outcome.output, json!({"$": ["int", "123456789012345678901234567910"]}));
 
     let wrong = serde_json::from_value(json!({"n": {"$": ["pickle", "x"]}})).unwrap();
-    let outcome = SANDBOX.run(&fresh(), &name("r"), "n", &wrong, &grant(), &Desk::default());
+    let outcome = SANDBOX.run(&key(&fresh()), "n", &wrong, &grant(), &Desk::default());
     assert_eq!(outcome.status, Status::Failed);
     assert!(message(&outcome).contains("tagged"), "{}", message(&outcome));
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use weir::model::Status;
 
-use super::desk::{Desk, Does, SANDBOX, fresh, grant, message, name, run_in};
+use super::desk::{Desk, Does, SANDBOX, fresh, grant, key, message, name, run_in};
 
 fn echo() -> Desk {
     Desk::default().with("echo", &[("value", true)], Does::Echo)
@@ -143,7 +143,7 @@ fn an_object_of_the_host_goes_back_only_to_where_it_came_from() {
 fn an_object_of_the_host_may_come_in_a_variable() {
     let variables: Map<String, Value> =
         serde_json::from_value(json!({"db": {"$": ["handle", HANDLE, "DB", "<DB>"]}})).unwrap();
-    let outcome = SANDBOX.run(&fresh(), &name("r"), "echo(db) == db", &variables, &grant(), &echo());
+    let outcome = SANDBOX.run(&key(&fresh()), "echo(db) == db", &variables, &grant(), &echo());
     assert_eq!(outcome.output, json!(true), "{:?}", outcome.error);
 }
 
@@ -187,7 +187,7 @@ proptest! {
     #[test]
     fn any_value_of_the_host_comes_back_as_it_went(value in plain()) {
         let variables: Map<String, Value> = Map::from_iter([("x".to_owned(), value.clone())]);
-        let outcome = SANDBOX.run(&name("values"), &name("r"), "x", &variables, &grant(), &Desk::default());
+        let outcome = SANDBOX.run(&key(&name("values")), "x", &variables, &grant(), &Desk::default());
         prop_assert_eq!(normal(&outcome.output), normal(&value));
     }
 }

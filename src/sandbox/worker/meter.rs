@@ -1,10 +1,6 @@
-//! What an execution uses: memory while it grows, fuel and time when it ends.
-
-use std::time::Duration;
+//! The memory of one guest while it grows.
 
 use wasmtime::ResourceLimiter;
-
-use crate::model::{Amounts, Kind};
 
 /// Elements of all tables of one guest; the interpreter itself has about 20,000.
 const TABLE_ELEMENTS: usize = 100_000;
@@ -33,16 +29,4 @@ impl ResourceLimiter for Memory {
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         Ok(desired <= TABLE_ELEMENTS)
     }
-}
-
-/// The amounts of one execution.
-pub(crate) fn usage(wall: Duration, fuel: u64, memory: u64, output: u64) -> Amounts {
-    // A started millisecond counts, so that nothing is free.
-    let millis = u64::try_from(wall.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-    Amounts::ZERO
-        .with(Kind::Calls, 1)
-        .with(Kind::WallMs, millis)
-        .with(Kind::Fuel, fuel)
-        .with(Kind::MemoryBytes, memory)
-        .with(Kind::OutputBytes, output)
 }

@@ -1,12 +1,9 @@
-//! All that a guest can call: two functions of the gate, and the few WASI interfaces that `grant.rs` fills.
+//! All that a guest can call: two functions of the gate, and the few WASI interfaces that `system.rs` fills.
 //!
-//! A nested call leaves the guest's stack: the request is put into a mailbox, the guest is suspended, and the
-//! driver handles it on its own stack. Text is looked at where it lies in the guest's memory and copied only
-//! within its bound. Sockets are not linked at all.
+//! A nested call goes out on the lane and the guest's thread waits for the reply. Text is looked at where it lies in
+//! the guest's memory and copied only within its bound. Sockets are not linked at all.
 
-use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::sync::Arc;
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, ResourceTable, ResourceType, WasmStr};
@@ -19,57 +16,30 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::clock::{Clocks, Monotonic};
+use super::lane::Lane;
 use super::meter::Memory;
-use super::output::Output;
+use super::system::Sources;
 use crate::model::Limits;
+use crate::sandbox::output::Output;
+use crate::sandbox::wire::Request;
 
 /// What stands beside one guest on the host's side.
 pub(crate) struct Inside {
     pub(crate) wasi: WasiCtx,
     pub(crate) table: ResourceTable,
-    /// The frozen monotonic clock, nanoseconds.
-    pub(crate) frozen: Option<u64>,
+    /// The standing monotonic clock, nanoseconds; `None` where the machine's is given.
+    pub(crate) still: Option<u64>,
+    pub(crate) sources: Sources,
     pub(crate) memory: Memory,
+    /// Counts what is printed, so that a guest learns when no more is wanted.
     pub(crate) output: Output,
-    pub(crate) mail: Arc<Mailbox>,
+    /// To the gate, while a program runs.
+    pub(crate) lane: Option<Arc<Lane>>,
 }
 
 impl WasiView for Inside {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-/// One nested call as the guest asked for it.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) kind: String,
-    pub(crate) name: String,
-    /// The arguments' JSON text, or its length in bytes when that is over [`Limits::JSON_BYTES`].
-    pub(crate) args: Result<String, usize>,
-}
-
-/// Where a request leaves the guest and its reply comes back; one at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Mailbox(Mutex<(Option<Request>, Option<String>)>);
-
-impl Mailbox {
-    /// Takes the request that waits.
-    pub(crate) fn request(&self) -> Option<Request> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.take()
-    }
-
-    /// Puts the reply.
-    pub(crate) fn reply(&self, text: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(text);
-    }
-
-    fn ask(&self, request: Request) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Some(request), None);
-    }
-
-    fn answered(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()
     }
 }
 
@@ -81,7 +51,8 @@ pub(crate) fn link(linker: &mut Linker<Inside>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     clocks::monotonic_clock::add_to_linker::<_, Clocks>(linker, |inside: &mut Inside| Monotonic {
         real: WasiClocksCtxView { ctx: inside.wasi.clocks(), table: &mut inside.table },
-        frozen: inside.frozen.as_mut(),
+        noise: &inside.sources.noise,
+        frozen: inside.still.as_mut(),
     })?;
     linker.allow_shadowing(false);
     random::insecure::add_to_linker::<_, WasiRandom>(linker, |inside: &mut Inside| inside.wasi.random())?;
@@ -101,19 +72,28 @@ pub(crate) fn link(linker: &mut Linker<Inside>) -> wasmtime::Result<()> {
 fn link_gate(linker: &mut Linker<Inside>) -> wasmtime::Result<()> {
     let mut gate = linker.instance("weir:guest/host")?;
     gate.func_wrap("write", |mut store: StoreContextMut<'_, Inside>, (text,): (WasmStr,)| {
-        let text = text.to_str(&store)?.into_owned();
-        Ok((store.data_mut().output.take(&text),))
+        let text = text.to_str(&store)?;
+        // More than the limit and what shows that it was exceeded is wanted by nobody.
+        let most = usize::try_from(store.data().output.limit()).unwrap_or(usize::MAX).saturating_add(4);
+        let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let text = text.get(..end).unwrap_or_default().to_owned();
+        let inside = store.data_mut();
+        if inside.output.is_cut() {
+            return Ok((false,));
+        }
+        let room = inside.output.take(&text);
+        lane(inside)?.print(&text)?;
+        Ok((room,))
     })?;
-    gate.func_wrap_async("call", |store: StoreContextMut<'_, Inside>, asked: (WasmStr, WasmStr, WasmStr)| {
-        Box::new(async move {
-            let request = read(&store, &asked)?;
-            let mail = Arc::clone(&store.data().mail);
-            mail.ask(request);
-            // Woken by the driver, which polls again once it has put the reply.
-            let reply = poll_fn(|_| mail.answered().map_or(Poll::Pending, Poll::Ready)).await;
-            Ok((reply,))
-        })
+    gate.func_wrap("call", |mut store: StoreContextMut<'_, Inside>, asked: (WasmStr, WasmStr, WasmStr)| {
+        let request = read(&store, &asked)?;
+        Ok((lane(store.data_mut())?.call(request)?,))
     })
+}
+
+/// The lane of the program that runs.
+fn lane(inside: &Inside) -> wasmtime::Result<&Lane> {
+    inside.lane.as_deref().ok_or_else(|| wasmtime::format_err!("no program runs"))
 }
 
 /// Copies a request out of the guest's memory, within bounds.
@@ -126,7 +106,7 @@ fn read(
         Ok(text.chars().take(Limits::NAME_BYTES + 1).collect())
     };
     let args = args.to_str(store)?;
-    let args = if args.len() > Limits::JSON_BYTES { Err(args.len()) } else { Ok(args.into_owned()) };
+    let args = if args.len() > Limits::JSON_BYTES { Err(args.len() as u64) } else { Ok(args.into_owned()) };
     Ok(Request { kind: short(kind)?, name: short(name)?, args })
 }
 

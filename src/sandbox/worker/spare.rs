@@ -13,10 +13,14 @@ use wasmtime::component::{InstancePre, TypedFunc};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::WasiCtx;
 
-use super::drive::wait;
-use super::host::{Inside, Mailbox};
+use super::host::Inside;
 use super::meter::Memory;
-use super::output::Output;
+use super::noise::Noise;
+use super::raw::{Grip, Memories};
+use super::system::Sources;
+use super::turn::wait;
+use crate::sandbox::output::Output;
+use crate::sandbox::wire::System;
 
 /// Spare interpreters of one engine; each costs about half a MiB.
 const SPARE: usize = 2;
@@ -29,6 +33,7 @@ const START_FUEL: u64 = 2_000_000_000;
 pub(crate) struct Started {
     pub(crate) store: Store<Inside>,
     pub(crate) run: TypedFunc<(String, String), (String,)>,
+    pub(crate) grip: Option<Grip>,
 }
 
 /// The spare interpreters of one engine.
@@ -56,7 +61,12 @@ impl Spares {
     pub(crate) fn take(&self) -> wasmtime::Result<Started> {
         let spare = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
         self.ask();
-        spare.map_or_else(|| start(&self.engine, &self.guest), Ok)
+        spare.map_or_else(|| start(&self.engine, &self.guest, None), Ok)
+    }
+
+    /// One interpreter with a memory of `size` bytes.
+    pub(crate) fn sized(&self, size: usize) -> wasmtime::Result<Started> {
+        start(&self.engine, &self.guest, Some(size))
     }
 
     fn ask(&self) {
@@ -78,26 +88,27 @@ impl Filler {
             // Out of the way of the program that starts now: both would fight for the process's page tables.
             thread::sleep(ASIDE);
             while self.kept.lock().unwrap_or_else(PoisonError::into_inner).len() < SPARE {
-                let Ok(started) = start(&self.engine, &self.guest) else { break };
+                let Ok(started) = start(&self.engine, &self.guest, None) else { break };
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(started);
             }
         }
     }
 }
 
-fn start(engine: &Engine, guest: &InstancePre<Inside>) -> wasmtime::Result<Started> {
+fn start(engine: &Engine, guest: &InstancePre<Inside>, size: Option<usize>) -> wasmtime::Result<Started> {
     let inside = Inside {
         wasi: WasiCtx::default(),
         table: Default::default(),
-        frozen: None,
+        still: None,
+        sources: Sources::of(&System::nothing(), Noise::default()),
         memory: Memory { limit: usize::MAX, bytes: 0, refused: false },
         output: Output::default(),
-        mail: Arc::new(Mailbox::default()),
+        lane: None,
     };
     let mut store = Store::new(engine, inside);
     store.limiter(|inside| &mut inside.memory);
     store.set_fuel(START_FUEL)?;
-    let instance = wait(guest.instantiate_async(&mut store))?;
-    let run = instance.get_typed_func(&mut store, "run")?;
-    Ok(Started { store, run })
+    let (instance, grip) = Memories::with_size(size, || wait(guest.instantiate_async(&mut store)));
+    let run = instance??.get_typed_func(&mut store, "run")?;
+    Ok(Started { store, run, grip })
 }

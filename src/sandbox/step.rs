@@ -1,0 +1,159 @@
+//! One program over one lane: orders, nested calls, printed text, the end.
+//!
+//! The worker holds the program's limits; this side holds the worker to them. What it says of its guest is the
+//! guest's word (`exchange.rs`, `reply.rs`), and one that does not answer in time is ended.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Work;
+use super::exchange::{Exchange, Next};
+use super::output::Output;
+use super::reply::{self, Stop};
+use super::session::Place;
+use super::wire::{End, Ended, Order, Program, Report, System};
+use super::workers::Lane;
+use crate::model::{Amounts, CodeLimits, Keep, Kind, Outcome};
+
+/// How often the caller is looked after while a guest runs.
+const CHECK: Duration = Duration::from_millis(10);
+/// What a worker gets beyond its program's wall limit before it counts as hung.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs one program at `place`; true when the interpreter is still there.
+pub(crate) fn run(place: &mut Place, start: Option<System>, work: &Work<'_>) -> (Outcome, bool) {
+    let started = Instant::now();
+    let mut handles = std::mem::take(&mut place.handles);
+    let mut step = Step::new(work, &mut handles, started);
+    let ended = step.over(place, start);
+    let wall = started.elapsed().saturating_sub(step.exchange.hosted);
+    let alive = ended.alive;
+    place.taken = alive;
+    let outcome = step.outcome(ended, wall);
+    place.handles = handles;
+    (outcome, alive)
+}
+
+struct Step<'s, 'w> {
+    work: &'s Work<'w>,
+    exchange: Exchange<'s>,
+    output: Output,
+    started: Instant,
+    told: Option<Stop>,
+}
+
+impl<'s, 'w> Step<'s, 'w> {
+    fn new(work: &'s Work<'w>, handles: &'s mut HashSet<String>, started: Instant) -> Self {
+        let exchange = Exchange::new(work, work.inner.tools(), handles);
+        Self { work, exchange, output: Output::new(work.grant.limits.output_bytes), started, told: None }
+    }
+
+    /// Sends the program and stays until its end; a worker that fails is ended and so is all that it held.
+    fn over(&mut self, place: &Place, start: Option<System>) -> Ended {
+        let order = self.order(place, start);
+        let exchanged = place.hand.lane().and_then(|mut lane| {
+            let ended = self.exchange(lane.lane()?, &order)?;
+            lane.give_back();
+            Ok(ended)
+        });
+        exchanged.unwrap_or_else(|error| {
+            let dead = place.hand.is_dead();
+            place.hand.kill();
+            tracing::warn!("a worker was ended: {error}");
+            let hung = error.kind() == io::ErrorKind::TimedOut && !dead;
+            let why = "the worker that ran the program has failed and was replaced; this step is lost";
+            let end = if hung { End::Wall } else { End::Unstarted(why.to_owned()) };
+            Ended { end, fuel_left: 0, memory_bytes: 0, refused: false, alive: false, held: false, noise: None }
+        })
+    }
+
+    fn order(&self, place: &Place, start: Option<System>) -> Order {
+        let limits = &self.work.grant.limits;
+        let program = Program {
+            code: self.work.code.to_owned(),
+            request: self.exchange.request(),
+            memory_bytes: limits.memory_bytes,
+            wall_ms: limits.wall_ms.0,
+            fuel: limits.fuel,
+            output_bytes: limits.output_bytes,
+            hold: false,
+            tell: false,
+            noise: None,
+        };
+        Order::Run { seat: place.seat, start, keep: self.work.grant.keep != Keep::Nothing, program }
+    }
+
+    fn exchange(&mut self, lane: &mut Lane, order: &Order) -> io::Result<Ended> {
+        lane.order(order)?;
+        let mut looked = Instant::now();
+        loop {
+            match lane.report(CHECK)? {
+                Some(Report::Call(request)) => match self.exchange.handle(&request) {
+                    Next::Reply(text) => lane.order(&Order::Answer(text))?,
+                    Next::Stop => self.stop(lane, Stop::Callbacks)?,
+                },
+                Some(Report::Printed(text)) => drop(self.output.take(&text)),
+                Some(Report::Ended(ended)) => return Ok(ended),
+                Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+                None => {}
+            }
+            if looked.elapsed() >= CHECK {
+                looked = Instant::now();
+                self.look_after(lane)?;
+            }
+        }
+    }
+
+    /// Ends the program when nobody waits for it, and the worker when it does not obey its limit.
+    fn look_after(&mut self, lane: &mut Lane) -> io::Result<()> {
+        if self.told.is_none() && self.work.inner.cancelled() {
+            self.stop(lane, Stop::Cancelled)?;
+        }
+        let spent = self.started.elapsed().saturating_sub(self.exchange.hosted);
+        let limit = Duration::from_millis(self.work.grant.limits.wall_ms.0);
+        if spent > limit + limit / 10 + GRACE {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, lane: &mut Lane, why: Stop) -> io::Result<()> {
+        self.told = Some(why);
+        lane.order(&Order::Stop)
+    }
+
+    fn outcome(mut self, ended: Ended, wall: Duration) -> Outcome {
+        let limits = &self.work.grant.limits;
+        let fuel = limits.fuel.saturating_sub(ended.fuel_left);
+        let memory = ended.memory_bytes;
+        let mut outcome = reply::outcome(ended, self.told, limits, &mut self.exchange);
+        let printed = self.output.len();
+        let returned = if outcome.output.is_null() { 0 } else { outcome.output.to_string().len() as u64 };
+        outcome.usage = within(usage(wall, fuel, memory, printed + returned), limits);
+        outcome.logs = self.output.into_text();
+        outcome
+    }
+}
+
+/// The amounts of one execution.
+fn usage(wall: Duration, fuel: u64, memory: u64, output: u64) -> Amounts {
+    // A started millisecond counts, so that nothing is free.
+    let millis = u64::try_from(wall.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+    Amounts::ZERO
+        .with(Kind::Calls, 1)
+        .with(Kind::WallMs, millis)
+        .with(Kind::Fuel, fuel)
+        .with(Kind::MemoryBytes, memory)
+        .with(Kind::OutputBytes, output)
+}
+
+/// No execution is charged more than was held for it: what went over is the meter's grain.
+fn within(used: Amounts, limits: &CodeLimits) -> Amounts {
+    let most = limits.worst_case();
+    let least = |kind: Kind| used.of(kind).min(most.of(kind));
+    used.with(Kind::WallMs, least(Kind::WallMs))
+        .with(Kind::OutputBytes, least(Kind::OutputBytes))
+        .with(Kind::MemoryBytes, least(Kind::MemoryBytes))
+        .with(Kind::Fuel, least(Kind::Fuel))
+}

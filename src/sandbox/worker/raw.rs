@@ -1,0 +1,319 @@
+//! The one unsafe place: machine code from a file, and the memories of guests.
+//!
+//! A guest's memory is a mapping of ours: its first content is a file, copied by the kernel page by page as the guest
+//! writes. So an interpreter starts without copying, and one at rest can be read and made again elsewhere. Nothing
+//! here knows what is in a memory; whatever is, to a guest it is only its own bytes.
+
+#![expect(
+    unsafe_code,
+    reason = "Wasmtime loads compiled code and takes memories of its host's making by unsafe contracts only; each use \
+              below says why it holds"
+)]
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
+use wasmtime::component::Component;
+use wasmtime::{Engine, LinearMemory, MemoryCreator, MemoryType, Store};
+
+use crate::sandbox::cache::Verified;
+
+/// The unit in which memories are compared and stored.
+pub(crate) const PAGE: usize = 4096;
+/// Regions that are kept for the next interpreter.
+const SPARE: usize = 8;
+
+thread_local! {
+    /// The size of the next memory that this thread makes, where it is not the image's.
+    static NEXT: Cell<Option<usize>> = const { Cell::new(None) };
+    /// The last memory that this thread made.
+    static LAST: RefCell<Option<Grip>> = const { RefCell::new(None) };
+}
+
+/// Loads compiled code whose seal has been verified.
+///
+/// # Errors
+/// The file cannot be read, or it was made by another version or for another machine.
+pub(crate) fn compiled(engine: &Engine, file: &Verified) -> wasmtime::Result<Component> {
+    // SAFETY: a compiled component is machine code, and loading one that Wasmtime did not make is arbitrary code
+    // execution. `Verified` stands for a file whose seal by this installation's own key held over all of it, in a
+    // folder that only this user can write; its bytes are the output of `Component::serialize` of this installation.
+    unsafe { Component::deserialize_file(engine, file.path()) }
+}
+
+/// The first content of every memory.
+struct Image {
+    file: File,
+    /// All of it, mapped for reading.
+    whole: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping is private, read-only and lives as long as this value: it is plain shared bytes.
+unsafe impl Send for Image {}
+// SAFETY: see above.
+unsafe impl Sync for Image {}
+
+impl Image {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        if size == 0 || !size.is_multiple_of(PAGE) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the image is not made of whole pages"));
+        }
+        // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
+        let whole = unsafe { mmap(ptr::null_mut(), size, ProtFlags::READ, MapFlags::PRIVATE, &file, 0)? };
+        let whole = NonNull::new(whole.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { file, whole, size })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `size` bytes are mapped for reading until `self` is dropped. The file lies in the private cache and
+        // is written only under another name and renamed, never changed in place.
+        unsafe { slice::from_raw_parts(self.whole.as_ptr(), self.size) }
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and no reference into it outlives the value.
+        let _ = unsafe { munmap(self.whole.as_ptr().cast(), self.size) };
+    }
+}
+
+/// Makes the memories of one engine's guests.
+pub(crate) struct Memories {
+    image: Image,
+    spare: Mutex<Vec<Range>>,
+    /// To itself: memories give their range back.
+    me: Weak<Self>,
+}
+
+impl Memories {
+    /// With the image in `path`, which is opened now.
+    ///
+    /// # Errors
+    /// It cannot be opened or mapped.
+    pub(crate) fn open(path: &Path) -> io::Result<Arc<Self>> {
+        let image = Image::open(path)?;
+        Ok(Arc::new_cyclic(|me| Self { image, spare: Mutex::default(), me: me.clone() }))
+    }
+
+    /// Runs `start`, which starts one interpreter, with a memory of `size` bytes, and gives the grip on that memory.
+    pub(crate) fn with_size<T>(size: Option<usize>, start: impl FnOnce() -> T) -> (T, Option<Grip>) {
+        NEXT.set(size);
+        LAST.set(None);
+        let started = start();
+        NEXT.set(None);
+        (started, LAST.take())
+    }
+
+    fn make(&self, minimum: usize, reserved: usize, guard: usize) -> io::Result<Region> {
+        let size = NEXT.take().unwrap_or(0).max(minimum).max(self.image.size);
+        let whole = reserved.checked_add(guard).ok_or(io::ErrorKind::OutOfMemory)?;
+        if size > reserved || minimum > reserved {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let kept = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let range = match kept {
+            Some(range) if range.whole == whole => range,
+            _ => Range::reserve(whole, &self.image)?,
+        };
+        if size > self.image.size {
+            range.open(self.image.size, size)?;
+        }
+        Ok(Region { range: Some(range), reserved, size: AtomicUsize::new(size), home: self.me.clone() })
+    }
+
+    /// Takes a range back as it was when it was new.
+    fn recycle(&self, range: Range, size: usize) {
+        if range.clear(size, self.image.size).is_err() {
+            return;
+        }
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE {
+            spare.push(range);
+        }
+    }
+}
+
+// SAFETY: `Region` reserves what is asked for with the guard behind it, never moves, and is touched by nobody but the
+// instance while a program runs (`Grip` asks for the store). The documentation says that new memory "should" be zero:
+// ours holds an image instead, which to a guest is only what it could have written itself.
+unsafe impl MemoryCreator for Memories {
+    fn new_memory(
+        &self,
+        _: MemoryType,
+        minimum: usize,
+        _: Option<usize>,
+        reserved: Option<usize>,
+        guard: usize,
+    ) -> Result<Box<dyn LinearMemory>, String> {
+        let reserved = reserved.ok_or("memories of a movable base are not made here")?;
+        let region = self.make(minimum, reserved, guard).map_err(|error| format!("no room for a memory: {error}"))?;
+        let grip = Grip(Arc::new(region));
+        LAST.set(Some(grip.clone()));
+        Ok(Box::new(Made(grip)))
+    }
+}
+
+/// Addresses of our own: an image at their start, nothing behind it.
+struct Range {
+    base: NonNull<u8>,
+    whole: usize,
+}
+
+// SAFETY: it owns its addresses; who may read or write what is there is `Grip`'s question.
+unsafe impl Send for Range {}
+// SAFETY: see above.
+unsafe impl Sync for Range {}
+
+impl Range {
+    fn reserve(whole: usize, image: &Image) -> io::Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags)? };
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let range = Self { base, whole };
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the image is not longer than the range (`make` checked), so this replaces addresses of our own.
+        unsafe { mmap(base.as_ptr().cast(), image.size, rights, MapFlags::PRIVATE | MapFlags::FIXED, &image.file, 0)? };
+        Ok(range)
+    }
+
+    fn at(&self, offset: usize) -> *mut c_void {
+        self.base.as_ptr().wrapping_add(offset).cast()
+    }
+
+    /// Makes `from..to` readable and writable; it is zero.
+    fn open(&self, from: usize, to: usize) -> io::Result<()> {
+        // SAFETY: callers stay within the reservation, whose addresses are our own.
+        Ok(unsafe { mprotect(self.at(from), to - from, MprotectFlags::READ | MprotectFlags::WRITE)? })
+    }
+
+    /// Forgets everything written in the first `size` bytes and closes those behind `image`.
+    fn clear(&self, size: usize, image: usize) -> io::Result<()> {
+        // SAFETY: the region's last owner has gone, so that nobody looks at these addresses of our own; a private
+        // mapping shows its file again afterwards, and an anonymous one zeros.
+        unsafe {
+            madvise(self.at(0), size, Advice::LinuxDontNeed)?;
+            if size > image {
+                mprotect(self.at(image), size - image, MprotectFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        // SAFETY: the addresses are this value's own.
+        let _ = unsafe { munmap(self.at(0), self.whole) };
+    }
+}
+
+/// One memory.
+struct Region {
+    /// `None` only while it is dropped.
+    range: Option<Range>,
+    reserved: usize,
+    size: AtomicUsize,
+    home: Weak<Memories>,
+}
+
+impl Region {
+    fn base(&self) -> *mut u8 {
+        self.range.as_ref().map_or(ptr::null_mut(), |range| range.base.as_ptr())
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if let (Some(range), Some(home)) = (self.range.take(), self.home.upgrade()) {
+            home.recycle(range, *self.size.get_mut());
+        }
+    }
+}
+
+/// What Wasmtime holds of a memory.
+struct Made(Grip);
+
+// SAFETY: the base never moves, `size` bytes behind it are accessible, and what is reserved stays reserved until the
+// last owner, of which this is one, has gone.
+unsafe impl LinearMemory for Made {
+    fn byte_size(&self) -> usize {
+        self.0.0.size.load(Ordering::Acquire)
+    }
+
+    fn byte_capacity(&self) -> usize {
+        self.0.0.reserved
+    }
+
+    fn grow_to(&mut self, size: usize) -> wasmtime::Result<()> {
+        let region = &self.0.0;
+        let before = region.size.load(Ordering::Acquire);
+        let range = region.range.as_ref().filter(|_| size <= region.reserved && size >= before);
+        let range = range.ok_or_else(|| wasmtime::format_err!("the memory's reservation is used"))?;
+        if size > before {
+            range.open(before, size)?;
+        }
+        region.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        self.0.0.base()
+    }
+}
+
+/// What we hold of a memory: its content, while its guest rests.
+#[derive(Clone)]
+pub(crate) struct Grip(Arc<Region>);
+
+impl Grip {
+    /// Its size, bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.0.size.load(Ordering::Acquire)
+    }
+
+    /// Calls `each` with the offset and content of every page that is not the image's.
+    pub(crate) fn changed<T>(&self, _: &mut Store<T>, mut each: impl FnMut(usize, &[u8])) {
+        let Some(home) = self.0.home.upgrade() else { return };
+        // SAFETY: `size` bytes are mapped, and the store in the caller's hand, borrowed alone, is the only thing that
+        // runs the guest, so that nothing writes them meanwhile.
+        let bytes = unsafe { slice::from_raw_parts(self.0.base().cast_const(), self.size()) };
+        let mut image = home.image.bytes().chunks_exact(PAGE);
+        for (number, page) in bytes.chunks_exact(PAGE).enumerate() {
+            let same = image.next().map_or_else(|| page.iter().all(|byte| *byte == 0), |first| first == page);
+            if !same {
+                each(number * PAGE, page);
+            }
+        }
+    }
+
+    /// What the image has at the page at `offset`.
+    pub(crate) fn first(&self, offset: usize) -> Vec<u8> {
+        let home = self.0.home.upgrade();
+        let page = home.as_ref().and_then(|home| home.image.bytes().get(offset..offset.checked_add(PAGE)?));
+        page.map_or_else(|| vec![0; PAGE], <[u8]>::to_vec)
+    }
+
+    /// Writes `page` at `offset`; false when it does not fit.
+    pub(crate) fn write<T>(&self, _: &mut Store<T>, offset: usize, page: &[u8]) -> bool {
+        let fits = offset.checked_add(page.len()).is_some_and(|end| end <= self.size());
+        if fits {
+            // SAFETY: the bytes are mapped and writable, nothing else looks at them (see `changed`), and `page` is
+            // not one of them: it is a reference, and there are none into a memory.
+            unsafe { ptr::copy_nonoverlapping(page.as_ptr(), self.0.base().add(offset), page.len()) };
+        }
+        fits
+    }
+}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 from urllib.parse import quote
 
 from ._client import ANSWER_SECONDS, Client, Flight
@@ -132,6 +132,36 @@ class Session:
             imports=list(imports),
             limits=need(made, "limits", dict),
         )
+
+    @classmethod
+    def rejoin(cls, client: Client, saved: Mapping[str, Any], tools: list[ToolSpec]) -> Session | None:
+        """The session that :meth:`saved` described, now with these tools; ``None`` when the gate no longer has it.
+
+        Raises:
+            ProtocolError: it is no such description.
+        """
+        imports = need(saved, "imports", list)
+        if not all(isinstance(name, str) for name in imports):
+            raise ProtocolError("the saved list of imports holds something else than names")
+        texts = {name: need(saved, name, str) for name in ("id", "agent", "policy")}
+        session = cls(client=client, imports=list(imports), limits=need(saved, "limits", dict), **texts)
+        try:
+            session.set_tools(tools)
+        except Refused as fault:
+            if fault.status != 404:
+                raise
+            return None
+        return session
+
+    def saved(self) -> dict[str, Any]:
+        """What :meth:`rejoin` needs. It holds no token and no variable."""
+        return {
+            "id": self.id,
+            "agent": self.agent,
+            "policy": self.policy,
+            "imports": list(self.imports),
+            "limits": dict(self.limits),
+        }
 
     @property
     def path(self) -> str:

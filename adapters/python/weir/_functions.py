@@ -78,7 +78,11 @@ def absent(packages: Sequence[str]) -> list[str]:
 def stub(function: HostFunction) -> str:
     """A function's head and docstring, for a prompt."""
     about = inspect.getdoc(function)
-    text = f"def {function.__name__}{inspect.signature(function)}:\n"
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except Exception:  # noqa: BLE001 - annotations may name what is not there
+        signature = inspect.signature(function)
+    text = f"def {function.__name__}{signature}:\n"
     if about:
         text += indent(f'"""{dedent(about)}"""', "    ") + "\n"
     return text + "    ..."

@@ -14,8 +14,8 @@ from typing import Collection, Iterable, Iterator
 
 from ._handles import clip
 
-READ_CHARS = 100_000
-"""Longest program that is looked at; a longer one runs just as well."""
+READ_CHARS = 30_000
+"""Longest program that is looked at (about half a second at worst); a longer one runs just as well."""
 
 PYTHON = frozenset({"python", "py", "python3"})
 """Names of the language that runs, in lower case."""

@@ -19,6 +19,9 @@ EXECUTE_SECONDS = 900.0
 CANCEL_SECONDS = 15.0
 """Time for a cancellation; the sandbox has a little while to end."""
 
+LAST_WORD_SECONDS = 1.0
+"""Time for the end of a cancelled execution, with what was printed, to arrive."""
+
 STATUSES = ("done", "failed", "exhausted", "denied", "broken")
 
 NO_PLACE = {
@@ -243,6 +246,7 @@ class Session:
             flight = self._flight
         if flight is not None:
             self._abandon()
+            flight.answered(LAST_WORD_SECONDS)
             flight.break_off()
 
     def _abandon(self) -> None:

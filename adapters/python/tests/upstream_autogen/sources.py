@@ -1,8 +1,8 @@
 """Brings autogen's own tests here: from a checkout, or from its source archives, pinned by hash, in a cache folder.
 
-``AUTOGEN_SOURCE`` names a checkout of autogen at the tag python-v0.7.5 (commit 83afbf5857aac683340d4c692194e548b1e8edda);
-without it the archives are downloaded once. Either way each file is the one whose digest stands here. Nothing of it
-is committed.
+``AUTOGEN_SOURCE`` names a checkout of autogen at the tag python-v0.7.5, commit
+83afbf5857aac683340d4c692194e548b1e8edda; without it the archives are downloaded once. Either way each file is the one
+whose digest stands here. Nothing of it is committed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
-FILES = {
-    "autogen-agentchat/tests/test_code_executor_agent.py": "ba4281c1d2b0595752e73dce4077716389ffde04b5c4445f78d9f39d874f6619",
-    "autogen-ext/tests/tools/test_python_code_executor_tool.py": "b629a52fc1dbf3ef4381283c25a5de64232d3ea93569cc9f68020124c9863a27",
-    "autogen-ext/tests/code_executors/test_jupyter_code_executor.py": "5f1cd87d055cf16511a8ae2365e5ada19cc6eb419d6c257d2a4d706d968b9060",
+DIGESTS = {
+    "autogen-agentchat/tests/test_code_executor_agent.py": (
+        "ba4281c1d2b0595752e73dce4077716389ffde04b5c4445f78d9f39d874f6619"
+    ),
+    "autogen-ext/tests/tools/test_python_code_executor_tool.py": (
+        "b629a52fc1dbf3ef4381283c25a5de64232d3ea93569cc9f68020124c9863a27"
+    ),
+    "autogen-ext/tests/code_executors/test_jupyter_code_executor.py": (
+        "5f1cd87d055cf16511a8ae2365e5ada19cc6eb419d6c257d2a4d706d968b9060"
+    ),
 }
 """Files of upstream's tests, by package and path, with their SHA-256."""
 
@@ -32,11 +38,11 @@ def enabled() -> bool:
 
 def source(name: str) -> tuple[str, bytes]:
     """The path and the text of the file with this name, verified."""
-    (path,) = [path for path in FILES if path.endswith(f"/{name}")]
+    (path,) = [path for path in DIGESTS if path.endswith(f"/{name}")]
     checkout = os.environ.get("AUTOGEN_SOURCE")
     text = (Path(checkout) / "python" / "packages" / path).read_bytes() if checkout else unpacked(path)
     digest = hashlib.sha256(text).hexdigest()
-    assert digest == FILES[path], f"{path} is not that of autogen 0.7.5; its digest is {digest}"
+    assert digest == DIGESTS[path], f"{path} is not that of autogen 0.7.5; its digest is {digest}"
     return path, text
 
 

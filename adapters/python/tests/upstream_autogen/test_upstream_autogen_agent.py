@@ -20,6 +20,8 @@ if not enabled():
 
 from substitutes import cases, gate_of_upstream, reworded  # noqa: E402, F401
 
+pytestmark = pytest.mark.filterwarnings("ignore:No approval function set")
+
 globals().update(cases(UPSTREAM))
 
 # The two waived cases again, with what the sandbox's Python says in the place of what an older one said.

@@ -284,6 +284,28 @@ async def test_a_function_that_is_awaited_is_cancelled_too(gate: Gate) -> None:
         assert (await run(executor, "print(1)")).exit_code == 0
 
 
+async def test_no_function_begins_once_a_program_was_cancelled(gate: Gate) -> None:
+    calls: list[int] = []
+    held = threading.Event()
+
+    def slow(n: int) -> int:
+        calls.append(n)
+        held.wait(5)
+        return n
+
+    async with GateCodeExecutor(sidecar=gate, functions=[slow]) as executor:
+        task = asyncio.create_task(run(executor, "slow(1)\nslow(2)"))
+        while not calls:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.sleep(0.1)
+        held.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await run(executor, "print(1)")).exit_code == 0
+    assert calls == [1]
+
+
 async def test_a_timeout_is_a_result_and_the_executor_goes_on(gate: Gate) -> None:
     async with GateCodeExecutor(sidecar=gate, timeout=1) as executor:
         began = time.monotonic()

@@ -24,7 +24,7 @@ from ._blocks import plain_functions, refusal
 from ._code_result import TIMEOUT, UNAVAILABLE, UNSUPPORTED, GateCodeResult, Part, outcome, result_of
 from ._errors import GateError, GateUnavailable
 from ._handles import Handles
-from ._host import CANCELLED, ERROR_CHARS, answer, cut, tool_spec, with_notices
+from ._host import CANCELLED, ERROR_CHARS, answer, cut, failure, tool_spec, with_notices
 from ._seat import Seat
 from ._session import CANCEL_SECONDS, Done, ToolReply
 from ._sidecar import Gate, write_private
@@ -65,7 +65,7 @@ class Setup:
 
 
 class Worker:
-    """The thread, the gate and the session of one executor. What has ``queued`` in its text runs in the thread."""
+    """The thread, the gate and the session of one executor. Methods marked as queued run in the thread."""
 
     def __init__(self, setup: Setup, handles: Handles) -> None:
         self.setup, self.handles = setup, handles
@@ -108,8 +108,9 @@ class Worker:
                 if not work.running or self._seat is None:
                     return
                 self._seat.cancel()
-                if work.awaited is not None:
-                    work.awaited.cancel()
+                awaited = work.awaited
+                if awaited is not None:
+                    awaited.cancel()
             time.sleep(POLL_SECONDS)
 
     # -- queued: the session --
@@ -266,6 +267,8 @@ class Worker:
             self._opening = CANCELLED
 
     def _on_tool(self, work: Work, name: str, args: dict[str, Any]) -> ToolReply:
+        if work.ended_by is not None:
+            return failure("Cancelled", "the execution was cancelled")  # Allowed, but nobody wants it any more.
         tools = {name: here(work, call) for name, call in self.setup.functions.items()}
         reply, note = answer(tools, self.handles, name, args)
         if note:
@@ -291,9 +294,9 @@ def here(work: Work, call: Callable[..., Any]) -> Callable[..., Any]:
         value = call(**kwargs)
         if not inspect.iscoroutine(value):
             return value
-        work.awaited = asyncio.run_coroutine_threadsafe(value, work.loop)
+        awaited = work.awaited = asyncio.run_coroutine_threadsafe(value, work.loop)
         try:
-            return work.awaited.result()
+            return awaited.result()
         finally:
             work.awaited = None
 

@@ -54,3 +54,15 @@ def test_the_quickstart_with_the_sidecar(weir_binary: str) -> None:
     ran = run({"WEIR_BIN": weir_binary})
     expect(ran)
     assert "autonomy" in ran.stdout.lower(), "the score table has its factors"
+
+
+@pytest.mark.sidecar
+def test_the_autogen_team_with_the_sidecar(weir_binary: str) -> None:
+    team = ROOT / "examples" / "autogen" / "team.py"
+    environment = {**os.environ, "WEIR_BIN": weir_binary}
+    ran = subprocess.run(
+        [sys.executable, str(team)], capture_output=True, text=True, timeout=600, env=environment, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for line in ("mean 170", "[weir] denied import socket", "[weir] denied tool refund", "allow     tool.call"):
+        assert line in ran.stdout, line

@@ -87,9 +87,12 @@ class Flight:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
+        self._answered = threading.Event()
+        self._answered.set()
         self.broken_off = False
 
     def begin(self, sock: socket.socket | None) -> None:
+        self._answered.clear()
         with self._lock:
             self._sock = sock
             if self.broken_off and sock is not None:
@@ -98,6 +101,11 @@ class Flight:
     def end(self) -> None:
         with self._lock:
             self._sock = None
+        self._answered.set()
+
+    def answered(self, seconds: float) -> bool:
+        """Waits for the answer to the request under way; true at once when there is none."""
+        return self._answered.wait(seconds)
 
     def break_off(self) -> None:
         """Closes the connection under the request; the sidecar sees that its caller is gone."""

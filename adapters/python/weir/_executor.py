@@ -7,7 +7,6 @@ Objects that cannot cross are handles. No policy is decided in this file.
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 from typing import Any, Callable, Iterable, Mapping
@@ -15,21 +14,25 @@ from typing import Any, Callable, Iterable, Mapping
 from smolagents.local_python_executor import CodeOutput, PythonExecutor
 from smolagents.utils import AgentExecutionError
 
-from ._errors import Exhausted, GateError, GateStopped, Interrupted, PermissionDenied, SandboxBroken, WireError
-from ._handles import Handles, clip
+from ._errors import Exhausted, GateError, GateStopped, Interrupted, PermissionDenied, SandboxBroken
+from ._handles import Handles
+from ._host import (
+    CANCELLED,
+    ERROR_CHARS,
+    LOG_CHARS,
+    answer,
+    cut,
+    error_text,
+    granted,
+    open_gate,
+    output_of,
+    tool_spec,
+    with_notices,
+)
 from ._seat import Seat
-from ._session import Done, Param, ToolReply, ToolSpec
-from ._sidecar import Gate, Sidecar, connect
-from ._wire import GuestObject, decode, encode_or_handle
-
-LOG_CHARS = 50_000
-"""Characters of logs that go back to the model; smolagents does not cut them."""
-ERROR_CHARS = 8_000
-"""Characters of an error that go back to the model."""
-CANCELLED = -1
-"""In the place of an opening's number: the sandbox was stopped under the program before."""
-DESCRIPTION_CHARS = 2_000
-"""Characters of a tool's description."""
+from ._session import Done, ToolReply
+from ._sidecar import Gate
+from ._wire import encode_or_handle
 
 
 class CodeError(GateError, AgentExecutionError):
@@ -38,29 +41,6 @@ class CodeError(GateError, AgentExecutionError):
     def __init__(self, text: str) -> None:
         Exception.__init__(self, text)
         self.message = text
-
-
-def open_gate(
-    profile: Any,
-    policy: Any,
-    sidecar: Gate | str | None,
-    *,
-    tools: Mapping[str, str] | None = None,
-    allow: Iterable[str] = (),
-    peers: Iterable[str] = (),
-    agent: str = "agent",
-    store: str | os.PathLike[str] | None = None,
-) -> tuple[Gate, bool]:
-    """The gate that one of the three names, and whether it was started here."""
-    if sum(choice is not None for choice in (profile, policy, sidecar)) != 1:
-        raise GateError("name exactly one of profile=, policy= and sidecar=")
-    if isinstance(sidecar, Gate):
-        return sidecar, False
-    if sidecar is not None:
-        return connect(sidecar), False
-    if policy is not None:
-        return Sidecar(policy, agent=agent, store=store), True
-    return Sidecar.from_profile(profile, tools, allow, peers, agent=agent, store=store), True
 
 
 class GateExecutor(PythonExecutor):
@@ -233,21 +213,10 @@ class GateExecutor(PythonExecutor):
         return sent
 
     def _on_tool(self, name: str, args: dict[str, Any]) -> ToolReply:
-        tool = self.tools.get(name)
-        if tool is None:
-            return failure("NameError", f"this host has no tool {clip(name, 80)}")
-        try:
-            kwargs = {key: decode(value, self.handles.resolve) for key, value in args.items()}
-        except WireError as fault:
-            return failure(type(fault).__name__, str(fault))
-        try:
-            value = tool(**kwargs)
-        except Exception as fault:  # noqa: BLE001 - whatever a tool raises is its answer to the program
-            return failure(type(fault).__name__, str(fault))
-        sent, note = encode_or_handle(value, self.handles)
+        reply, note = answer(self.tools, self.handles, name, args)
         if note:
-            self._notes.append(f"the result of {name} is a handle: {note}")
-        return {"value": sent}
+            self._notes.append(note)
+        return reply
 
     # -- results --
 
@@ -258,7 +227,7 @@ class GateExecutor(PythonExecutor):
         self.state["_print_outputs"] = logs
         if done.status == "done" or (done.is_final and done.status == "failed"):
             self._refused_in_a_row = 0
-            return CodeOutput(output=self._output(done), logs=logs, is_final_answer=done.is_final)
+            return CodeOutput(output=output_of(done, self.handles), logs=logs, is_final_answer=done.is_final)
         if done.status == "failed":
             self._refused_in_a_row = 0
             raise CodeError(cut(error_text(done), ERROR_CHARS))
@@ -271,71 +240,5 @@ class GateExecutor(PythonExecutor):
         refusal = Exhausted if done.status == "exhausted" else PermissionDenied
         raise refusal(cut(text, ERROR_CHARS), done.receipt, done.reason)
 
-    def _output(self, done: Done) -> Any:
-        def resolve(key: str, kind: str, text: str) -> Any:
-            try:
-                return self.handles.resolve(key, kind)
-            except WireError:
-                return GuestObject(kind, text)  # Printed like any other text; it opens nothing.
-
-        return decode(done.output, resolve)
-
     def _logs(self, done: Done) -> str:
-        logs = cut(done.logs, self._max_output)
-        notices = [*done.notices, *self._notes]
-        if notices:
-            gap = "" if not logs or logs.endswith("\n") else "\n"
-            logs += gap + "".join(f"[weir] {cut(notice, 1000)}\n" for notice in notices)
-        return logs
-
-
-def granted(name: str, imports: Iterable[str]) -> bool:
-    """Whether a list of modules grants ``name``: itself or a package above it."""
-    return any(name == module or name.startswith(f"{module}.") for module in imports)
-
-
-def failure(kind: str, message: str) -> ToolReply:
-    """The answer of a tool that raised."""
-    text = cut(message, ERROR_CHARS).encode("utf-8", "replace").decode("utf-8")
-    return {"error": {"type": clip(kind, 80), "message": text}}
-
-
-def error_text(done: Done) -> str:
-    """The program's traceback, or the best that there is of it."""
-    error = done.error or {}
-    if error.get("traceback"):
-        return error["traceback"]
-    if error:
-        return f"{error.get('type', 'Error')}: {error.get('message', '')}"
-    return f"the execution ended as {done.status}"
-
-
-def cut(text: str, most: int) -> str:
-    """The head and the tail of ``text``, ``most`` characters together."""
-    if len(text) <= most:
-        return text
-    half = most // 2
-    return f"{text[:half]}\n[weir] … {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-
-
-def tool_spec(name: str, tool: Any) -> ToolSpec:
-    """What generated code is told of a tool, of a managed agent or of a plain function."""
-    inputs = getattr(tool, "inputs", None)
-    if isinstance(inputs, dict):
-        params = tuple(
-            Param(key, not (isinstance(row, dict) and row.get("nullable", False))) for key, row in inputs.items()
-        )
-    else:
-        params = tuple(
-            Param(key, row.default is row.empty)
-            for key, row in inspect.signature(tool).parameters.items()
-            if row.kind not in (row.VAR_POSITIONAL, row.VAR_KEYWORD)
-        )
-    about = getattr(tool, "description", None) or inspect.getdoc(tool) or ""
-    return ToolSpec(
-        name=name,
-        description=str(about)[:DESCRIPTION_CHARS].encode("utf-8", "replace").decode("utf-8"),
-        params=params,
-        is_final=name == "final_answer",
-        is_agent=hasattr(tool, "managed_agents") and hasattr(tool, "run"),
-    )
+        return with_notices(cut(done.logs, self._max_output), [*done.notices, *self._notes])

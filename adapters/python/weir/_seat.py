@@ -8,7 +8,7 @@ own, that works for the session above and spends from the same accounts.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Mapping
 
 from ._errors import GateUnavailable, Refused
 from ._session import Done, OnTool, Session, ToolSpec
@@ -62,6 +62,22 @@ class Seat:
                 raise
             self.parent.forget()
             raise GateUnavailable(GONE) from fault
+
+    def rejoin(self, saved: Mapping[str, Any]) -> bool:
+        """Takes up a session that :meth:`Session.saved` described; false when the gate no longer has it."""
+        session = Session.rejoin(self.gate.client, saved, self._tools)
+        if session is None:
+            return False
+        with self._lock:
+            self._session, self._sent = session, list(self._tools)
+            self._used = True
+            self._openings += 1
+        return True
+
+    def saved(self) -> dict[str, Any] | None:
+        """The session as :meth:`rejoin` takes it; ``None`` when none is open."""
+        session = self._session
+        return session.saved() if session is not None else None
 
     def forget(self) -> None:
         """Takes the session for ended: the next use opens another."""

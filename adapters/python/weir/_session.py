@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 from urllib.parse import quote
 
 from ._client import ANSWER_SECONDS, Client, Flight
@@ -18,6 +18,9 @@ EXECUTE_SECONDS = 900.0
 
 CANCEL_SECONDS = 15.0
 """Time for a cancellation; the sandbox has a little while to end."""
+
+LAST_WORD_SECONDS = 1.0
+"""Time for the end of a cancelled execution, with what was printed, to arrive."""
 
 STATUSES = ("done", "failed", "exhausted", "denied", "broken")
 
@@ -133,6 +136,36 @@ class Session:
             limits=need(made, "limits", dict),
         )
 
+    @classmethod
+    def rejoin(cls, client: Client, saved: Mapping[str, Any], tools: list[ToolSpec]) -> Session | None:
+        """The session that :meth:`saved` described, now with these tools; ``None`` when the gate no longer has it.
+
+        Raises:
+            ProtocolError: it is no such description.
+        """
+        imports = need(saved, "imports", list)
+        if not all(isinstance(name, str) for name in imports):
+            raise ProtocolError("the saved list of imports holds something else than names")
+        texts = {name: need(saved, name, str) for name in ("id", "agent", "policy")}
+        session = cls(client=client, imports=list(imports), limits=need(saved, "limits", dict), **texts)
+        try:
+            session.set_tools(tools)
+        except Refused as fault:
+            if fault.status != 404:
+                raise
+            return None
+        return session
+
+    def saved(self) -> dict[str, Any]:
+        """What :meth:`rejoin` needs. It holds no token and no variable."""
+        return {
+            "id": self.id,
+            "agent": self.agent,
+            "policy": self.policy,
+            "imports": list(self.imports),
+            "limits": dict(self.limits),
+        }
+
     @property
     def path(self) -> str:
         """The session's path."""
@@ -213,6 +246,7 @@ class Session:
             flight = self._flight
         if flight is not None:
             self._abandon()
+            flight.answered(LAST_WORD_SECONDS)
             flight.break_off()
 
     def _abandon(self) -> None:

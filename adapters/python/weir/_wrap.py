@@ -16,7 +16,8 @@ from smolagents import CodeAgent, ToolCallingAgent, default_tools
 from smolagents.memory import SystemPromptStep
 
 from ._errors import CoverageError, GateError
-from ._executor import LOG_CHARS, GateExecutor, open_gate
+from ._executor import GateExecutor
+from ._host import LOG_CHARS, open_gate
 from ._model import NAME_CHARS, gated, model_name
 from ._seat import Seat
 from ._sidecar import EFFECTS, FINAL_ANSWER, Gate, Sidecar

@@ -7,10 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::drill::{ATTEMPTS, Scene, Verdict};
-use crate::jail::{Cell, lock, shed};
+use crate::jail::{Cell, fence, lock, shed};
 use crate::life;
 
 pub fn play(role: &str, words: &[String]) -> ExitCode {
+    shed(&[]).unwrap();
     match role {
         "neighbour" => {
             let _ = io::stdin().read(&mut [0]);
@@ -37,7 +38,6 @@ pub fn play(role: &str, words: &[String]) -> ExitCode {
 
 /// Locks this process in the cell that `text` describes.
 pub fn locked(text: &str) -> crate::jail::Locked {
-    shed(&[]).unwrap();
     let cell: Cell = serde_json::from_str(text).unwrap();
     lock(&cell).unwrap_or_else(|fault| panic!("{fault}"))
 }
@@ -46,8 +46,12 @@ pub fn locked(text: &str) -> crate::jail::Locked {
 fn attempt(words: &[String]) {
     let [name, _, _, _, _, cell, scene] = words else { panic!("seven words") };
     let scene: Scene = serde_json::from_str(scene).unwrap();
-    if cell != "open" {
-        locked(cell);
+    match cell.strip_prefix("fence:") {
+        Some(cell) => {
+            fence(&serde_json::from_str(cell).unwrap()).unwrap_or_else(|fault| panic!("{fault}"));
+        }
+        None if cell == "open" => {}
+        None => drop(locked(cell)),
     }
     let name = name.clone();
     // A thread made after the lock, as a guest's are.
@@ -79,7 +83,6 @@ fn faulty(how: &str) {
 
 /// Says which descriptors are left.
 fn bare() {
-    shed(&[]).unwrap();
     let open = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
     let open: Vec<String> = open.map(|name| name.to_str().unwrap().to_owned()).collect();
     println!("{}", open.join(" "));

@@ -8,13 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, openat};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, linkat, memfd_create, openat, renameat, symlinkat, unlinkat};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 use rustix::process::{kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -136,7 +135,7 @@ fn list(path: impl Into<PathBuf>) -> io::Result<String> {
 
 fn created(path: PathBuf) -> io::Result<String> {
     File::create(&path)?;
-    fs::remove_file(path).map(|()| "created".into())
+    Ok(unlinkat(CWD, path, AtFlags::empty()).map(|()| "created".into())?)
 }
 
 fn taken(scene: &Scene) -> io::Result<String> {
@@ -146,14 +145,14 @@ fn taken(scene: &Scene) -> io::Result<String> {
 
 fn renamed(scene: &Scene) -> io::Result<String> {
     let aside = scene.folder.join("renamed");
-    fs::rename(&scene.canary, &aside)?;
-    fs::rename(aside, &scene.canary).map(|()| "renamed".into())
+    renameat(CWD, &scene.canary, CWD, &aside)?;
+    Ok(renameat(CWD, aside, CWD, &scene.canary).map(|()| "renamed".into())?)
 }
 
 fn linked(scene: &Scene) -> io::Result<String> {
     let name = scene.folder.join("linked");
-    fs::hard_link(&scene.canary, &name)?;
-    fs::remove_file(name).map(|()| "linked".into())
+    linkat(CWD, &scene.canary, CWD, &name, AtFlags::empty())?;
+    Ok(unlinkat(CWD, name, AtFlags::empty()).map(|()| "linked".into())?)
 }
 
 fn up(scene: &Scene) -> io::Result<String> {
@@ -165,9 +164,9 @@ fn up(scene: &Scene) -> io::Result<String> {
 
 fn by_new_link(scene: &Scene) -> io::Result<String> {
     let name = scene.folder.join("new");
-    symlink(&scene.canary, &name)?;
+    symlinkat(&scene.canary, CWD, &name)?;
     let reached = read(&name);
-    fs::remove_file(name)?;
+    unlinkat(CWD, name, AtFlags::empty())?;
     reached
 }
 
@@ -194,8 +193,11 @@ fn filled(scene: &Scene) -> io::Result<String> {
     while written <= scene.file_bytes {
         match file.write(&block) {
             Ok(bytes) => written += bytes as u64,
-            Err(error) => return fs::remove_file(&path).and(Err(error)),
+            Err(error) => {
+                unlinkat(CWD, &path, AtFlags::empty())?;
+                return Err(error);
+            }
         }
     }
-    fs::remove_file(path).map(|()| format!("{written} bytes"))
+    Ok(unlinkat(CWD, path, AtFlags::empty()).map(|()| format!("{written} bytes"))?)
 }

@@ -225,7 +225,10 @@ fn limit(cell: &Cell) -> Result<(), JailFault> {
 }
 
 /// Landlock: every right there is, denied everywhere but beneath the granted folders. Also no new privileges.
-fn fence(cell: &Cell) -> Result<ABI, JailFault> {
+///
+/// # Errors
+/// The kernel has none, or a folder cannot be opened.
+pub(crate) fn fence(cell: &Cell) -> Result<ABI, JailFault> {
     let told = |error: landlock::RulesetError| JailFault::Landlock(error.to_string());
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))

@@ -43,12 +43,15 @@ pub(crate) struct Cell {
 pub(crate) struct Locked {
     /// The kernel's version of Landlock, as far as it is known here; all rights of it are handled.
     pub landlock: i32,
-    /// Whether Landlock (too) denies TCP, and abstract sockets and signals out of the worker.
+    /// Whether Landlock denies TCP as well.
     pub network: bool,
+    /// Whether Landlock denies abstract sockets and signals out of the worker as well.
     pub scopes: bool,
-    /// System calls that are permitted, and that end the process.
+    /// System calls that are permitted.
     pub calls: usize,
+    /// System calls that end the process.
     pub deadly_calls: usize,
+    /// The limits, as asked for.
     pub memory_bytes: u64,
     pub open_files: u64,
     pub file_bytes: u64,

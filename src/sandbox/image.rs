@@ -197,3 +197,113 @@ fn no_modules(nested: &[u8]) -> Result<(), ImageFault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use wasm_encoder::{Function, Instruction, MemorySection, MemoryType, TypeSection};
+
+    use super::*;
+
+    type Segment<'a> = (Option<i32>, &'a [u8]);
+
+    /// A component of one module with a memory of two pages and these segments: active ones, and passive ones
+    /// that a function copies to address 0.
+    fn component(segments: &[Segment<'_>]) -> Vec<u8> {
+        let mut module = Module::new();
+        let mut types = TypeSection::new();
+        types.ty().function([], []);
+        module.section(&types).section(wasm_encoder::FunctionSection::new().function(0));
+        let ty = MemoryType { minimum: 2, maximum: None, memory64: false, shared: false, page_size_log2: None };
+        module.section(MemorySection::new().memory(ty));
+        let (mut data, mut function) = (DataSection::new(), Function::new([]));
+        for (data_index, (at, bytes)) in (0..).zip(segments) {
+            match at {
+                Some(at) => data.active(0, &Encoded::i32_const(*at), bytes.iter().copied()),
+                None => {
+                    for _ in 0..3 {
+                        function.instruction(&Instruction::I32Const(0));
+                    }
+                    function.instruction(&Instruction::MemoryInit { mem: 0, data_index });
+                    data.passive(bytes.iter().copied())
+                }
+            };
+        }
+        module.section(&DataCountSection { count: data.len() });
+        module.section(wasm_encoder::CodeSection::new().function(function.instruction(&Instruction::End)));
+        module.section(&data);
+        let mut component = Component::new();
+        component.section(&ModuleSection(&module));
+        component.finish()
+    }
+
+    fn kept(component: &[u8]) -> Vec<(bool, Vec<u8>)> {
+        let mut kept = Vec::new();
+        for payload in Parser::new(0).parse_all(component) {
+            let Payload::DataSection(segments) = payload.unwrap() else { continue };
+            for segment in segments {
+                let segment = segment.unwrap();
+                kept.push((matches!(segment.kind, DataKind::Passive), segment.data.to_vec()));
+            }
+        }
+        kept
+    }
+
+    #[test]
+    fn the_image_is_what_the_segments_would_have_written() {
+        let (stripped, image) =
+            strip(&component(&[(Some(4), b"abcd"), (Some(6), b"XY"), (Some(70_000), b"z")])).unwrap();
+        assert_eq!((image.pages, image.bytes.len()), (2, 70_001));
+        assert_eq!(&image.bytes[..9], b"\0\0\0\0abXY\0", "later segments win");
+        assert_eq!(image.bytes[70_000], b'z');
+        assert_eq!(kept(&stripped), vec![(false, vec![]); 3], "every segment keeps its number");
+    }
+
+    #[test]
+    fn a_passive_segment_stays_for_the_code_that_copies_it() {
+        let (stripped, image) = strip(&component(&[(Some(0), b"ab"), (None, b"later")])).unwrap();
+        assert_eq!(image.bytes, b"ab");
+        assert_eq!(kept(&stripped), [(false, vec![]), (true, b"later".to_vec())]);
+    }
+
+    #[test]
+    fn a_memory_without_segments_has_an_empty_image() {
+        let (_, image) = strip(&component(&[])).unwrap();
+        assert_eq!(image, Image { bytes: Vec::new(), pages: 2 });
+    }
+
+    #[test]
+    fn a_segment_beyond_its_memory_is_refused() {
+        for at in [131_071, -1] {
+            assert!(matches!(strip(&component(&[(Some(at), b"ab")])), Err(ImageFault::Shape(_))), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_module_that_fills_a_memory_of_another_is_refused() {
+        let ty = MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None };
+        let mut owner = Module::new();
+        owner.section(MemorySection::new().memory(ty));
+        let mut user = Module::new();
+        user.section(wasm_encoder::ImportSection::new().import("env", "memory", ty));
+        user.section(DataSection::new().active(0, &Encoded::i32_const(0), *b"x"));
+        for modules in [[&owner, &user], [&user, &owner], [&owner, &owner]] {
+            let mut component = Component::new();
+            for module in modules {
+                component.section(&ModuleSection(module));
+            }
+            assert!(matches!(strip(&component.finish()), Err(ImageFault::Shape(_))));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_damaged_is_never_a_panic() {
+        let whole = component(&[(Some(4), b"abcd"), (None, b"later")]);
+        for at in 0..whole.len() {
+            let _ = strip(&whole[..at]);
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x55;
+            let told = strip(&damaged).map(|_| ()).map_err(|fault| fault.to_string()).err().unwrap_or_default();
+            assert!(!told.contains("which is a bug"), "byte {at}: {told}");
+        }
+    }
+}

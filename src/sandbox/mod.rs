@@ -14,6 +14,7 @@ mod exchange;
 mod fault;
 mod grant;
 mod host;
+#[cfg_attr(not(test), expect(dead_code, reason = "for the store of sessions, which maps it"))]
 mod image;
 mod load;
 mod merge;

@@ -10,6 +10,8 @@ mod cache;
 mod compile;
 mod exchange;
 mod fault;
+mod image;
+mod merge;
 mod output;
 mod reply;
 mod session;

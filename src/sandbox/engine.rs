@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
 
-use super::builder::{self, Progress};
+use super::builder::{self, GuestRow, Progress};
 use super::cache::{Cache, Verified};
 use super::host::{self, Inside};
 use super::spare::Spares;
@@ -28,14 +28,15 @@ const HOST_STACK: usize = 1 << 20;
 /// One engine per stack size class: the limit is an engine's setting, not a store's.
 pub(crate) struct Engines {
     cache: Cache,
+    guest: &'static GuestRow,
     progress: Arc<dyn Progress>,
     ready: Mutex<BTreeMap<usize, Arc<Spares>>>,
 }
 
 impl Engines {
     /// Loads the guest for the usual stack size, compiling it first if need be.
-    pub(crate) fn open(cache: Cache, progress: Arc<dyn Progress>) -> Result<Self, SandboxFault> {
-        let engines = Self { cache, progress, ready: Mutex::default() };
+    pub(crate) fn open(cache: Cache, guest: &str, progress: Arc<dyn Progress>) -> Result<Self, SandboxFault> {
+        let engines = Self { cache, guest: builder::known(guest)?, progress, ready: Mutex::default() };
         engines.with_stack(MAX_STACK)?;
         Ok(engines)
     }
@@ -48,7 +49,7 @@ impl Engines {
             return Ok(found.clone());
         }
         let engine = engine(class).map_err(|error| SandboxFault::Load(error.to_string()))?;
-        let code = compiled(&self.cache, self.progress.as_ref())?;
+        let code = compiled(&self.cache, self.guest, self.progress.as_ref())?;
         let linked = load::compiled(&engine, &code).and_then(|component| link(&engine, &component));
         let guest = linked.map_err(|error| SandboxFault::Load(format!("{error:#}")))?;
         let made = Arc::new(Spares::open(engine, guest));
@@ -78,15 +79,15 @@ fn engine(stack: usize) -> wasmtime::Result<Engine> {
 }
 
 /// The compiled guest from the cache; built and compiled now if need be.
-pub(crate) fn compiled(cache: &Cache, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
+pub(crate) fn compiled(cache: &Cache, guest: &GuestRow, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
     let engine = engine(stack_class(MAX_STACK)).map_err(|error| SandboxFault::Load(error.to_string()))?;
     let mut fingerprint = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut fingerprint);
-    let name = format!("{}-{:016x}.cwasm", builder::stem(), fingerprint.finish());
+    let name = format!("{}-{:016x}.cwasm", builder::stem(guest), fingerprint.finish());
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);
     }
-    let component = builder::component(cache, progress)?;
+    let component = builder::component(cache, guest, progress)?;
     let _lock = cache.lock()?;
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);

@@ -41,6 +41,8 @@ use session::{Key, Live, Sessions};
 pub struct SandboxConfig {
     /// Where the built guest lies; `None` is `$WEIR_CACHE`, `$XDG_CACHE_HOME/weir` or `~/.cache/weir`.
     pub cache: Option<PathBuf>,
+    /// The guest that runs the programs, by its name in `guests/`.
+    pub guest: &'static str,
     /// Sessions whose variables are kept at most; the least recently used one goes first.
     pub sessions: usize,
     /// Told of the first build, which takes about half a minute.
@@ -49,7 +51,7 @@ pub struct SandboxConfig {
 
 impl Default for SandboxConfig {
     fn default() -> Self {
-        Self { cache: None, sessions: Limits::SESSIONS, progress: Arc::new(Silent) }
+        Self { cache: None, guest: "python", sessions: Limits::SESSIONS, progress: Arc::new(Silent) }
     }
 }
 
@@ -66,7 +68,7 @@ impl Sandbox {
     /// [`SandboxFault`] with what to do about it.
     pub fn open(config: SandboxConfig) -> Result<Self, SandboxFault> {
         let cache = cache::Cache::open(config.cache)?;
-        let engines = Engines::open(cache, config.progress)?;
+        let engines = Engines::open(cache, config.guest, config.progress)?;
         Ok(Self { engines, sessions: Sessions::new(config.sessions) })
     }
 

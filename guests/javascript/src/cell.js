@@ -136,7 +136,7 @@ class Program {
         return this.edit(last.expression.end, last.expression.end, ")");
       case "VariableDeclaration": {
         const { id, init } = last.declarations.at(-1);
-        if (listed && id.type === "Identifier" && init) this.edit(last.end, last.end, ` ${SLOT}.value = ${id.name};`);
+        if (listed && id.type === "Identifier" && init) this.edit(last.end, last.end, `; ${SLOT}.value = ${id.name};`);
         return undefined;
       }
       case "BlockStatement":

@@ -160,7 +160,19 @@ function joined(parts, start, end, depth) {
   const one = line.length + start.length + depth * 2 <= LINE && !line.includes("\n");
   if (one) return `${start} ${line} ${end}`;
   const indent = "  ".repeat(depth + 1);
-  return `${start}\n${indent}${parts.join(`,\n${indent}`)}\n${"  ".repeat(depth)}${end}`;
+  return `${start}\n${indent}${rows(parts).join(`,\n${indent}`)}\n${"  ".repeat(depth)}${end}`;
+}
+
+// Short parts share a line.
+function rows(parts) {
+  if (parts.some((part) => part.length > 16)) return parts;
+  const lines = [parts[0]];
+  for (const part of parts.slice(1)) {
+    const line = `${lines.at(-1)}, ${part}`;
+    if (line.length > LINE) lines.push(part);
+    else lines[lines.length - 1] = line;
+  }
+  return lines;
 }
 
 function functionName(value) {

@@ -5,9 +5,9 @@
 
 import { call } from "weir:guest/host";
 
-import { decode, pack, put } from "./values.js";
+import { decode, packArguments, put } from "./values.js";
 
-const { Error, JSON, Map, Object, Set, TypeError } = globalThis;
+const { Error, JSON, Object, String, TypeError } = globalThis;
 
 // The gate refused. The text says why and what is allowed instead; the same call will be refused again.
 export class PermissionDenied extends Error {}
@@ -42,7 +42,11 @@ export function ask(kind, name, args = "{}") {
 export function tool(spec, limit) {
   const names = spec.params.map((param) => param.name);
   const required = spec.params.filter((param) => param.required).map((param) => param.name);
-  const stub = (...args) => ask("tool", spec.name, pack(bind(spec.name, names, required, args), limit));
+  const stub = (...args) => {
+    const values = byName(names, required, args) ?? args;
+    check(spec.name, names, required, values);
+    return ask("tool", spec.name, packArguments(names, values, limit));
+  };
   Object.defineProperty(stub, "name", { value: spec.name });
   Object.defineProperty(stub, "length", { value: required.length });
   put(stub, "description", spec.description);
@@ -50,29 +54,25 @@ export function tool(spec, limit) {
   return stub;
 }
 
-function bind(tool, names, required, args) {
-  const named = byName(names, required, args);
-  if (!named && args.length > names.length) {
-    throw new TypeError(`${tool}() takes ${names.length} arguments but ${args.length} were given`);
+// Argument errors as a function would raise them; a value that is undefined is not given.
+function check(tool, names, required, values) {
+  if (values.length > names.length) {
+    throw new TypeError(`${tool}() takes ${names.length} arguments but ${values.length} were given`);
   }
-  const bound = new Map(named ?? args.map((value, at) => [names[at], value]));
-  for (const [name, value] of bound) if (value === undefined) bound.delete(name);
-  const missing = required.filter((name) => !bound.has(name));
+  const missing = required.filter((name) => values[names.indexOf(name)] === undefined);
   if (missing.length > 0) {
     throw new TypeError(`${tool}() misses ${missing.join(", ")}; its arguments are: ${names.join(", ") || "none"}`);
   }
-  return bound;
 }
 
-// The fields of a single plain object that names arguments, every required one among them; otherwise it is a value.
+// The values of a single plain object that names arguments, every required one among them; otherwise it is a value.
 function byName(names, required, args) {
   const [only] = args;
   if (args.length !== 1 || only === null || typeof only !== "object") return null;
   if (Object.getPrototypeOf(only) !== Object.prototype) return null;
   const given = Object.keys(only);
-  const known = new Set(names);
-  const fits = given.every((name) => known.has(name)) && required.every((name) => given.includes(name));
-  return fits && given.length > 0 ? Object.entries(only) : null;
+  const fits = given.length > 0 && given.every((name) => names.includes(name));
+  return fits && required.every((name) => given.includes(name)) ? names.map((name) => only[name]) : null;
 }
 
 // Answers an import: the gate decides about one outside the list, and inside it nothing is here to import.

@@ -214,9 +214,14 @@ export function typeName(value) {
 // Bytes of the text in UTF-8; counted only where its length leaves a doubt.
 const measured = (json, limit) => (json.length * 3 <= limit ? json.length : utf8.encode(json).length);
 
-// The JSON text of a call's arguments, or `Uncrossable`.
-export function pack(value, limit) {
-  const json = JSON.stringify(new Encoder(false).encode(value));
+// The JSON text of a call's arguments, or `Uncrossable`; what is undefined is left out.
+export function packArguments(names, values, limit) {
+  const encoder = new Encoder(false);
+  const bound = { __proto__: null };
+  for (let at = 0; at < values.length; at++) {
+    if (values[at] !== undefined) bound[names[at]] = encoder.encode(values[at], 2);
+  }
+  const json = JSON.stringify(bound);
   const used = measured(json, limit);
   if (used > limit) throw new Uncrossable(`${used} bytes of arguments are over the limit of ${limit} bytes; pass less`);
   return json;

@@ -54,7 +54,7 @@ fn seat(session: &Name) -> Seat {
 }
 
 fn key(session: &Name) -> Key {
-    Key { seat: seat(session), run: name("r") }
+    Key { seat: seat(session), guest: "python".into(), run: name("r") }
 }
 
 /// The second wall, as `weir` has it.

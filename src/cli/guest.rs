@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::sandbox::{Guest, Progress};
@@ -18,8 +19,12 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Build and compile the Python guest, unless the cache has it (about half a minute, needs pip).
-    Build,
+    /// Build and compile a guest, unless the cache has it (about half a minute; needs pip, or npm for JavaScript).
+    Build {
+        /// Which one.
+        #[arg(default_value = "python", value_parser = PossibleValuesParser::new(Guest::names()))]
+        guest: String,
+    },
     /// Show the guests, their digests, and what of them is built.
     Ls,
 }
@@ -29,11 +34,11 @@ enum Command {
 /// # Errors
 /// What went wrong and what to do about it, for standard error.
 pub fn run(args: Args) -> Result<u8, String> {
-    let guest = match args.command {
-        Command::Build => Guest::build(None, &Shown::default()),
-        Command::Ls => Guest::python(None),
+    let guests = match args.command {
+        Command::Build { guest } => Guest::build(&guest, None, &Shown::default()).map(|guest| vec![guest]),
+        Command::Ls => Guest::all(None),
     };
-    let text = listing(&guest.map_err(|fault| fault.to_string())?);
+    let text: String = guests.map_err(|fault| fault.to_string())?.iter().map(listing).collect();
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
     Ok(0)
 }
@@ -48,7 +53,7 @@ fn listing(guest: &Guest) -> String {
         text.push_str(&format!("  {:>8.1} MB   {file}{stale}\n", *bytes as f64 / 1e6));
     }
     if !files.iter().any(|(file, _)| file.contains(current)) {
-        text.push_str("  not built yet: `weir guest build`\n");
+        text.push_str(&format!("  not built yet: `weir guest build {name}`\n"));
     }
     text
 }

@@ -1,10 +1,13 @@
-//! Builds the Python guest on first use: a pinned tool, installed by hash into the cache, turns
-//! `guests/python` (which this binary carries) into a component.
+//! Builds a guest on first use: a pinned tool, installed by hash into the cache, turns the guest's folder (which
+//! this binary carries) into a component.
 //!
-//! Two steps, each explained in `guests/README.md`: the first compiles the standard library with the guest's
-//! own interpreter, the second initialises the interpreter with it and stores the image.
+//! `table.rs` lists the guests; `pip.rs` and `npm.rs` are the two ways to get a tool and to run it. What every
+//! component goes through, whatever made it, is `finish`. Nothing here runs a guest.
 
-use std::ffi::OsString;
+mod npm;
+mod pip;
+mod table;
+
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -15,20 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::cache::{Cache, Verified};
 use super::{SandboxFault, compile, merge};
-
-/// The guest's files, carried by the binary so that an installed one can build.
-const FILES: [(&str, &str); 10] = [
-    ("guest.toml", include_str!("../../guests/python/guest.toml")),
-    ("wit/guest.wit", include_str!("../../guests/python/wit/guest.wit")),
-    ("src/absent.py", include_str!("../../guests/python/src/absent.py")),
-    ("src/cell.py", include_str!("../../guests/python/src/cell.py")),
-    ("src/imports.py", include_str!("../../guests/python/src/imports.py")),
-    ("src/library.py", include_str!("../../guests/python/src/library.py")),
-    ("src/main.py", include_str!("../../guests/python/src/main.py")),
-    ("src/pack.py", include_str!("../../guests/python/src/pack.py")),
-    ("src/tools.py", include_str!("../../guests/python/src/tools.py")),
-    ("src/values.py", include_str!("../../guests/python/src/values.py")),
-];
+use table::{GUESTS, Route};
+pub(crate) use table::{GuestRow, row};
 
 /// What [`finish`] does to a component; another name makes every cache build anew.
 const FINISH: &str = "one core module, 1";
@@ -50,7 +41,7 @@ impl Progress for Silent {
     fn done(&self) {}
 }
 
-/// What stands in `guest.toml`.
+/// What stands in `guest.toml`; each route has tools of its own form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -58,16 +49,7 @@ struct Manifest {
     world: String,
     language: String,
     capabilities: Vec<String>,
-    builder: Tool,
-}
-
-/// The tool that makes the component.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tool {
-    requirement: String,
-    platform: String,
-    sha256: String,
+    builder: toml::Table,
 }
 
 /// A guest as the command line shows it.
@@ -90,31 +72,51 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The Python guest and what the cache holds of it.
+    /// The names of all guests; the first is the usual one.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        GUESTS.iter().map(|row| row.name)
+    }
+
+    /// Every guest, and what the cache holds of it.
     ///
     /// # Errors
     /// [`SandboxFault`] when the cache cannot be read.
-    pub fn python(cache: Option<PathBuf>) -> Result<Self, SandboxFault> {
+    pub fn all(cache: Option<PathBuf>) -> Result<Vec<Self>, SandboxFault> {
         let cache = Cache::open(cache)?;
-        let files = cache.list().map_err(|error| SandboxFault::Cache(error.to_string()))?;
-        let Manifest { name, world, language, capabilities, .. } = manifest()?;
-        Ok(Self { name, language, world, capabilities, digest: digest(), cache: cache.path(""), files })
+        GUESTS.iter().map(|row| Self::of(row, &cache)).collect()
     }
 
-    /// Builds and compiles the Python guest unless the cache has it.
+    /// Builds and compiles the guest `name` unless the cache has it.
     ///
     /// # Errors
     /// [`SandboxFault`] with what to do about it.
-    pub fn build(cache: Option<PathBuf>, progress: &dyn Progress) -> Result<Self, SandboxFault> {
-        let opened = Cache::open(cache.clone())?;
-        compile::compiled(&opened, progress)?;
-        Self::python(cache)
+    pub fn build(name: &str, cache: Option<PathBuf>, progress: &dyn Progress) -> Result<Self, SandboxFault> {
+        let row = known(name)?;
+        let cache = Cache::open(cache)?;
+        compile::compiled(&cache, row, progress)?;
+        Self::of(row, &cache)
+    }
+
+    fn of(row: &GuestRow, cache: &Cache) -> Result<Self, SandboxFault> {
+        let mut files = cache.list().map_err(|error| SandboxFault::Cache(error.to_string()))?;
+        files.retain(|(file, _)| file.strip_prefix(row.name).is_some_and(|rest| rest.starts_with('-')));
+        let Manifest { name, world, language, capabilities, .. } = manifest(row)?;
+        Ok(Self { name, language, world, capabilities, digest: digest(row.files), cache: cache.path(""), files })
     }
 }
 
-/// The component file, built now if the cache has none that is sealed.
-pub(crate) fn component(cache: &Cache, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
-    let name = format!("{}.wasm", stem());
+/// The row of the guest `name`.
+pub(crate) fn known(name: &str) -> Result<&'static GuestRow, SandboxFault> {
+    let unknown = || {
+        let names: Vec<_> = Guest::names().collect();
+        SandboxFault::Build(format!("there is no guest `{name}`; there are: {}", names.join(", ")))
+    };
+    row(name).ok_or_else(unknown)
+}
+
+/// The component file of a guest, built now if the cache has none that is sealed.
+pub(crate) fn component(cache: &Cache, row: &GuestRow, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
+    let name = format!("{}.wasm", stem(row));
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);
     }
@@ -123,32 +125,21 @@ pub(crate) fn component(cache: &Cache, progress: &dyn Progress) -> Result<Verifi
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);
     }
-    let built = build(cache, &manifest()?.builder, progress);
+    let built = build(cache, row, progress);
     progress.done();
-    cache.put(&name, &finish(built?))
+    cache.put(&name, &built?)
 }
 
-/// Makes a fresh component start and run faster; one whose shape is not known stays as it is.
-fn finish(component: Vec<u8>) -> Vec<u8> {
-    match merge::merge(&component) {
-        Ok(merged) => merged,
-        Err(fault) => {
-            tracing::warn!(%fault, "the interpreter starts and runs more slowly than it could");
-            component
-        }
-    }
+/// The name under which everything made from a guest's sources is kept.
+pub(crate) fn stem(row: &GuestRow) -> String {
+    format!("{}-{}", row.name, digest(row.files).get(..16).unwrap_or_default())
 }
 
-/// The name under which everything made from these sources is kept.
-pub(crate) fn stem() -> String {
-    format!("python-{}", digest().get(..16).unwrap_or_default())
-}
-
-/// SHA-256 over the guest's sources, which name the tool and its hash, and over what is done with its result.
-fn digest() -> String {
+/// SHA-256 over files and their names; a guest's files name the tool and its hash. What is done with its result counts too.
+fn digest(files: &[(&str, &str)]) -> String {
     let mut digest = Sha256::new();
     digest.update(FINISH);
-    for (name, content) in FILES {
+    for (name, content) in files {
         digest.update((name.len() as u64).to_le_bytes());
         digest.update(name);
         digest.update((content.len() as u64).to_le_bytes());
@@ -157,96 +148,60 @@ fn digest() -> String {
     hex::encode(digest.finalize())
 }
 
-fn manifest() -> Result<Manifest, SandboxFault> {
-    let [(_, text), ..] = FILES;
-    toml::from_str(text).map_err(|error| SandboxFault::Build(format!("guest.toml: {error}")))
+fn manifest(row: &GuestRow) -> Result<Manifest, SandboxFault> {
+    let [(_, text), ..] = row.files else { return Err(SandboxFault::Build("a guest without files".into())) };
+    toml::from_str(text).map_err(unreadable)
+}
+
+fn unreadable(error: toml::de::Error) -> SandboxFault {
+    SandboxFault::Build(format!("guest.toml: {}", error.message()))
 }
 
 /// The bytes of a component made from scratch.
-fn build(cache: &Cache, tool: &Tool, progress: &dyn Progress) -> Result<Vec<u8>, SandboxFault> {
+fn build(cache: &Cache, row: &GuestRow, progress: &dyn Progress) -> Result<Vec<u8>, SandboxFault> {
     let place = cache.path("build");
+    let tool = manifest(row)?.builder;
     let made = || -> Result<Vec<u8>, SandboxFault> {
-        stage(&place).map_err(|error| SandboxFault::Cache(error.to_string()))?;
-        let workshop = Workshop::open(cache, tool, progress)?;
-        progress.step("compiling the standard library (1 of 2)");
-        workshop.componentize(&place, "packing", "pack", "packing.wasm")?;
-        progress.step("initialising the interpreter (2 of 2)");
-        workshop.componentize(&place, "python", "main", "python.wasm")?;
-        fs::read(place.join("python.wasm")).map_err(|error| SandboxFault::Build(error.to_string()))
+        write_files(&place, row.files).map_err(|error| SandboxFault::Cache(error.to_string()))?;
+        let made = match row.route {
+            Route::Pip => pip::build(cache, &tool.try_into().map_err(unreadable)?, &place, progress)?,
+            Route::Npm => npm::build(cache, row, &tool.try_into().map_err(unreadable)?, &place, progress)?,
+        };
+        finish(made)
     };
     let bytes = made();
     let _ = fs::remove_dir_all(&place);
     bytes
 }
 
-/// Writes the guest's files into an empty folder.
-fn stage(place: &Path) -> io::Result<()> {
+/// How a component begins: the magic number, version 13 and the layer of components.
+const COMPONENT: [u8; 8] = [0, b'a', b's', b'm', 13, 0, 1, 0];
+
+/// The last step of every build: whatever a tool has made, this is what is sealed.
+fn finish(made: Vec<u8>) -> Result<Vec<u8>, SandboxFault> {
+    if !made.starts_with(&COMPONENT) {
+        let said = "the tool made something that is no component; remove the cache folder and try again";
+        return Err(SandboxFault::Build(said.into()));
+    }
+    // One core module starts and runs faster than many; one whose shape is not known stays as it is.
+    Ok(merge::merge(&made).unwrap_or_else(|fault| {
+        tracing::warn!(%fault, "the interpreter starts and runs more slowly than it could");
+        made
+    }))
+}
+
+/// Writes files into a folder that holds nothing else.
+fn write_files(place: &Path, files: &[(&str, &str)]) -> io::Result<()> {
     match fs::remove_dir_all(place) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    for (name, content) in FILES {
+    for (name, content) in files {
         let path = place.join(name);
         fs::create_dir_all(path.parent().unwrap_or(place))?;
         fs::write(path, content)?;
     }
     Ok(())
-}
-
-/// A private Python environment that holds the building tool and nothing else.
-struct Workshop {
-    environment: PathBuf,
-}
-
-impl Workshop {
-    fn open(cache: &Cache, tool: &Tool, progress: &dyn Progress) -> Result<Self, SandboxFault> {
-        let environment = cache.path(&format!("tool-{}", tool.sha256.get(..16).unwrap_or_default()));
-        let workshop = Self { environment };
-        if workshop.program("componentize-py").exists() {
-            return Ok(workshop);
-        }
-        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-            return Err(SandboxFault::Build(format!("the pinned tool is for {} only", tool.platform)));
-        }
-        progress.step("making a private Python environment");
-        let _ = fs::remove_dir_all(&workshop.environment);
-        let made = workshop.install(cache, tool, progress);
-        if made.is_err() {
-            let _ = fs::remove_dir_all(&workshop.environment);
-        }
-        made.map(|()| workshop)
-    }
-
-    fn install(&self, cache: &Cache, tool: &Tool, progress: &dyn Progress) -> Result<(), SandboxFault> {
-        let mut venv = Command::new("python3");
-        venv.args(["-m", "venv"]).arg(&self.environment);
-        output(venv, "python3", "install Python 3.10 or later, with its venv module and pip")?;
-        progress.step(&format!("installing {} by its hash", tool.requirement));
-        let list = cache.path("requirements.txt");
-        fs::write(&list, format!("{} --hash=sha256:{}\n", tool.requirement, tool.sha256))
-            .map_err(|error| SandboxFault::Cache(error.to_string()))?;
-        let mut pip = Command::new(self.program("python"));
-        pip.args(["-m", "pip", "install", "--require-hashes", "--only-binary", ":all:", "--no-deps"]);
-        pip.args(["--disable-pip-version-check", "--no-input", "--quiet", "--requirement"]).arg(&list);
-        output(pip, "pip", "pip needs a network or an index that this machine can reach; see `pip config list`")
-    }
-
-    fn componentize(&self, place: &Path, world: &str, app: &str, target: &str) -> Result<(), SandboxFault> {
-        let mut tool = Command::new(self.program("componentize-py"));
-        tool.args(["--quiet", "--wit-path", "wit", "--world", world, "componentize", app]);
-        tool.args(["--python-path", "src", "--output", target]).current_dir(place);
-        // The tool looks for site packages of the Python that it finds: this one has none but itself.
-        let mut path = OsString::from(self.environment.join("bin"));
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_default());
-        tool.env("VIRTUAL_ENV", &self.environment).env("PATH", path).env("RUST_BACKTRACE", "0");
-        tool.env_remove("PYTHONPATH").env_remove("PYTHONHOME");
-        output(tool, "componentize-py", "if this repeats, remove the cache folder and try again")
-    }
-
-    fn program(&self, name: &str) -> PathBuf {
-        self.environment.join("bin").join(name)
-    }
 }
 
 /// Runs `command` to its end; its failure says what to do.
@@ -268,21 +223,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_manifest_pins_the_tool_by_hash() {
-        let tool = manifest().unwrap().builder;
-        assert!(tool.requirement.contains("=="));
-        assert_eq!(tool.sha256.len(), 64);
-        assert_eq!(hex::decode(&tool.sha256).unwrap().len(), 32);
+    fn every_manifest_is_read_and_names_its_guest_and_its_tool() {
+        for row in &GUESTS {
+            let manifest = manifest(row).unwrap();
+            assert_eq!((manifest.name.as_str(), manifest.world), (row.name, format!("weir:guest/{}", row.name)));
+            match row.route {
+                Route::Pip => {
+                    let tool: pip::Tool = manifest.builder.try_into().unwrap();
+                    assert!(tool.requirement.contains("=="));
+                    assert_eq!(hex::decode(&tool.sha256).unwrap().len(), 32);
+                }
+                Route::Npm => {
+                    let tool: npm::Tool = manifest.builder.try_into().unwrap();
+                    let (package, version) = tool.requirement.rsplit_once('@').unwrap();
+                    let (_, wanted) = row.files.iter().find(|(name, _)| *name == "tool/package.json").unwrap();
+                    assert!(wanted.contains(&format!("\"{package}\": \"{version}\"")), "{}", tool.requirement);
+                }
+            }
+        }
     }
 
     #[test]
-    fn every_source_of_the_guest_is_carried() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/python/src");
-        for entry in fs::read_dir(folder).unwrap() {
-            let name = format!("src/{}", entry.unwrap().file_name().to_string_lossy());
-            let carried = FILES.iter().any(|(file, _)| *file == name);
-            assert!(carried || !name.ends_with(".py"), "{name} is missing");
+    fn every_file_of_a_guest_is_carried() {
+        for row in &GUESTS {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests").join(row.name);
+            let mut folders = vec![root.clone()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).unwrap() {
+                    let path = entry.unwrap().path();
+                    let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+                    let made = ["__pycache__", "node_modules"].iter().any(|made| name.ends_with(made));
+                    if path.is_dir() {
+                        folders.extend((!made).then_some(path));
+                    } else {
+                        assert!(row.files.iter().any(|(file, _)| *file == name), "{}/{name} is missing", row.name);
+                    }
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_guest_that_is_not_there_is_told_with_those_that_are() {
+        let told = known("perl").unwrap_err().to_string();
+        assert!(told.contains("`perl`") && told.contains("python, javascript"), "{told}");
+    }
+
+    #[test]
+    fn only_a_component_is_sealed() {
+        assert!(finish([&COMPONENT[..], b"rest"].concat()).is_ok());
+        assert!(finish(b"\0asm\x01\0\0\0".to_vec()).is_err(), "a core module");
+        assert!(finish(Vec::new()).is_err());
     }
 
     #[test]

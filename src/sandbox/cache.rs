@@ -97,6 +97,12 @@ impl Cache {
         stored().map_err(|error| SandboxFault::Cache(error.to_string()))
     }
 
+    /// Removes `name`, if it is there.
+    pub(crate) fn remove(&self, name: &str) {
+        let _ = fs::remove_file(self.seal_path(name));
+        let _ = fs::remove_file(self.path(name));
+    }
+
     /// Every sealed file as (name, bytes).
     pub(crate) fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut found = Vec::new();

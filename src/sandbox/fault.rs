@@ -17,6 +17,9 @@ pub enum SandboxFault {
     /// The grant names something that cannot be given.
     #[error("the sandbox cannot give what the policy grants: {0}")]
     Grant(String),
+    /// A guest that nobody has built yet.
+    #[error("the guest {0} is not built yet; the operator runs `weir guest build {0}` once")]
+    Unbuilt(&'static str),
     /// A worker could not be started.
     #[error("the sandbox's worker cannot run: {0}")]
     Worker(String),

@@ -22,10 +22,11 @@ mod wire;
 mod worker;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
@@ -37,6 +38,7 @@ pub use workers::Wall;
 use crate::model::{CodeGrant, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
 use crate::pep::port::{Executor, Inner};
 use crate::pep::{Durable, Reserved};
+use cache::Cache;
 use session::{Place, Sessions};
 use wire::Terms;
 use workers::{Owner, Workers};
@@ -66,9 +68,28 @@ impl SandboxConfig {
 
 /// Runs generated code; see the module's page.
 pub struct Sandbox {
-    base: Terms,
+    cache: Cache,
+    memory_bytes: u64,
+    /// The terms of each guest that has been asked for.
+    guests: Mutex<BTreeMap<&'static str, Terms>>,
     workers: Arc<Workers>,
     sessions: Sessions,
+}
+
+/// The guest of programs whose call names none.
+const USUAL: &str = "python";
+
+/// What every worker of a guest has.
+fn base(ready: &compile::Ready, memory_bytes: u64) -> Terms {
+    Terms {
+        code: ready.code.path().display().to_string(),
+        image: ready.image.as_ref().map(|image| image.path().display().to_string()).unwrap_or_default(),
+        stack: worker::engine::stack_class(Limits::STACK_BYTES),
+        folders: Vec::new(),
+        memory_bytes,
+        file_bytes: 0,
+        locked: true,
+    }
 }
 
 /// The whole life of a worker process; see [`Wall::Process`]. It reads what to do from standard input.
@@ -83,20 +104,28 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxFault`] with what to do about it.
     pub fn open(config: SandboxConfig) -> Result<Self, SandboxFault> {
-        let cache = cache::Cache::open(config.cache)?;
-        let code = compile::compiled(&cache, config.progress.as_ref())?;
-        let base = Terms {
-            code: code.path().display().to_string(),
-            image: String::new(),
-            stack: worker::engine::stack_class(Limits::STACK_BYTES),
-            folders: Vec::new(),
-            memory_bytes: config.memory_bytes,
-            file_bytes: 0,
-            locked: true,
-        };
+        let cache = Cache::open(config.cache)?;
+        let row = builder::known(USUAL)?;
+        let ready = compile::compiled(&cache, row, config.progress.as_ref())?;
+        let base = base(&ready, config.memory_bytes);
         let workers = Workers::new(config.wall, base.clone());
         workers.prepare();
-        Ok(Self { base, workers, sessions: Sessions::new(config.sessions) })
+        let guests = Mutex::new(BTreeMap::from([(row.name, base)]));
+        let sessions = Sessions::new(config.sessions);
+        Ok(Self { cache, memory_bytes: config.memory_bytes, guests, workers, sessions })
+    }
+
+    /// The terms of the guest `name`, which the cache must have.
+    fn guest(&self, name: &str) -> Result<Terms, SandboxFault> {
+        let row = builder::known(name)?;
+        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(terms) = guests.get(row.name) {
+            return Ok(terms.clone());
+        }
+        let ready = compile::cached(&self.cache, row)?.ok_or(SandboxFault::Unbuilt(row.name))?;
+        let terms = base(&ready, self.memory_bytes);
+        guests.insert(row.name, terms.clone());
+        Ok(terms)
     }
 
     /// Runs one program in the interpreter of `key` under `grant`; nested calls go through `inner`.
@@ -114,7 +143,7 @@ impl Sandbox {
         }
         let ran = catch_unwind(AssertUnwindSafe(|| self.stay(key, &work)));
         ran.unwrap_or_else(|_| {
-            self.sessions.forget(&key.seat, "a step of it broke");
+            self.sessions.forget(&key.place(), "a step of it broke");
             broken("the sandbox failed inside and was reset; variables of earlier steps are gone")
         })
     }
@@ -128,7 +157,7 @@ impl Sandbox {
         let (mut place, start) = match taken.live.take() {
             Some(place) => (place, None),
             None => match self.place(key, work.grant) {
-                Ok(place) => (place, Some(terms::system(&key.seat, work.grant))),
+                Ok(place) => (place, Some(terms::system(&key.place(), work.grant))),
                 Err(fault) => {
                     self.sessions.put_back(taken, None);
                     return fault.outcome();
@@ -149,7 +178,7 @@ impl Sandbox {
     /// A place for a new interpreter, in the worker of its agent.
     fn place(&self, key: &Key, grant: &CodeGrant) -> Result<Place, SandboxFault> {
         let owner = Owner { org: key.seat.org.clone(), agent: key.seat.agent.clone() };
-        let hand = self.workers.of(&owner, &terms::terms(&self.base, grant))?;
+        let hand = self.workers.of(&owner, &terms::terms(&self.guest(&key.guest)?, grant))?;
         Ok(Place::new(hand, key, grant))
     }
 }
@@ -162,12 +191,13 @@ impl Executor for Sandbox {
         };
         let none = Map::new();
         let variables = call.args.get("variables").and_then(Value::as_object).unwrap_or(&none);
-        let key = Key { seat: call.subject.seat(), run: call.subject.run.clone() };
+        let guest = call.resource.name.as_str().to_owned();
+        let key = Key { seat: call.subject.seat(), guest, run: call.subject.run.clone() };
         self.run(&key, code, variables, grant, inner)
     }
 
     fn close(&self, seat: &Seat) {
-        self.sessions.close(seat);
+        Guest::names().for_each(|guest| self.sessions.close(&session::place(seat, guest)));
     }
 }
 

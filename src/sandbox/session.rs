@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::terms::Given;
 use super::workers::Hand;
-use crate::model::{CodeGrant, Keep, Name, Seat};
+use super::USUAL;
+use crate::model::{CodeGrant, Digest, Keep, Name, Seat};
 
 /// What an agent is told when its variables are gone.
 pub(crate) const LOST: &str =
@@ -22,8 +23,26 @@ const REMEMBERED: usize = 4_096;
 pub struct Key {
     /// Whose.
     pub seat: Seat,
+    /// The guest: a name of [`super::Guest::names`]. A seat has an interpreter of each that it uses.
+    pub guest: String,
     /// The run in whose course it executes.
     pub run: Name,
+}
+
+impl Key {
+    /// The seat of the guest's interpreter: the session's own for the usual guest, one beside it for another.
+    pub(crate) fn place(&self) -> Seat {
+        place(&self.seat, &self.guest)
+    }
+}
+
+/// The seat of `guest` beside `seat`.
+pub(crate) fn place(seat: &Seat, guest: &str) -> Seat {
+    if guest == USUAL {
+        return seat.clone();
+    }
+    let digest = Digest::of(format!("{}\0{guest}", seat.name).as_bytes());
+    Seat { name: Name::derived(&digest.hex()), ..seat.clone() }
 }
 
 /// An interpreter at rest in a worker.
@@ -104,7 +123,7 @@ impl Sessions {
         let mut table = self.lock();
         table.turn += 1;
         let turn = table.turn;
-        let kept = match table.slots.get_mut(&key.seat) {
+        let kept = match table.slots.get_mut(&key.place()) {
             Some(slot) => Some(slot.live.take().ok_or("this session is already running a program; one at a time")?),
             None => None,
         };
@@ -113,10 +132,10 @@ impl Sessions {
         let live = kept.filter(|place| !died && place.serves(key, grant));
         let replaced = had && live.is_none() && grant.keep == Keep::Session;
         let why = if died { "the worker that held it has ended" } else { "its policy changed" };
-        let reason = table.lost.remove(&key.seat).or_else(|| replaced.then(|| why.to_owned()));
+        let reason = table.lost.remove(&key.place()).or_else(|| replaced.then(|| why.to_owned()));
         let notice = reason.map(|why| format!("{LOST} The reason: {why}."));
-        table.slots.insert(key.seat.clone(), Slot { live: None, used: turn });
-        Ok(Taken { seat: key.seat.clone(), turn, live, notice })
+        table.slots.insert(key.place(), Slot { live: None, used: turn });
+        Ok(Taken { seat: key.place(), turn, live, notice })
     }
 
     /// Ends an execution; `live` is kept for the next one.

@@ -156,7 +156,7 @@ pub fn grant() -> CodeGrant {
 /// The tests' agent in `session`.
 pub fn key(session: &Name) -> Key {
     let seat = Seat { org: name("org"), agent: name("agent"), name: session.clone() };
-    Key { seat, run: name("run") }
+    Key { seat, guest: "python".into(), run: name("run") }
 }
 
 /// Runs `code` in `session`.

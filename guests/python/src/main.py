@@ -97,7 +97,11 @@ class Guest:
 
     def prepare(self, request):
         """Takes over what this program may use."""
-        self.number += 1
+        if not request.get("aside"):
+            self.number += 1
+            if self.number == 1:
+                # The stored image has drawn already: without this every session would draw the same.
+                random.seed()
         self.limit = request["result_bytes"]
         self.imports.granted = frozenset(request["imports"])
         self.builtins["open"] = builtins.open if request["files"] else absent.no_files

@@ -129,6 +129,18 @@ impl Worker {
 }
 
 impl Worker {
+    /// Runs `code` aside in a new interpreter and makes `memory`, with which it started, what it leaves.
+    ///
+    /// # Errors
+    /// It does not run, or leaves no state; in words for the operator.
+    pub(crate) fn rehearse(&self, code: &str, request: &str, memory: &mut Vec<u8>) -> Result<(), String> {
+        let runtime = turn::runtime().map_err(|error| error.to_string())?;
+        let mut live = Live::start(&runtime, &self.spares, System::nothing(), Noise::default())?;
+        live.aside(&runtime, code, request).map_err(|error| format!("{error:#}"))?;
+        let (state, _) = live.state().map_err(|fault| fault.to_string())?;
+        state::apply(&state, memory).map_err(|fault| fault.to_string())
+    }
+
     /// Sends the state of the interpreter at `seat`, which stays.
     fn save(&self, lane: &Lane, seat: u64) -> std::io::Result<()> {
         let Some(mut live) = self.seats.take(seat) else {

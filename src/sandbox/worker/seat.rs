@@ -75,11 +75,23 @@ impl Live {
     /// Has the guest find its folders now: an interpreter that is made again elsewhere then knows them by the same
     /// numbers as the one whose memory it gets.
     fn look(&mut self, runtime: &Runtime) -> wasmtime::Result<()> {
-        let request =
-            json!({"variables": {}, "tools": [], "imports": [], "files": true, "result_bytes": 10, "aside": true});
+        let request = json!({
+            "variables": {}, "tools": [], "imports": [], "files": true, "result_bytes": 10, "aside": true,
+        });
+        self.aside(runtime, "open('/nothing')", &request.to_string())
+    }
+
+    /// Runs a program of ours that counts as none.
+    ///
+    /// # Errors
+    /// It traps.
+    pub(crate) fn aside(&mut self, runtime: &Runtime, code: &str, request: &str) -> wasmtime::Result<()> {
         self.store.set_fuel(LOOK_FUEL)?;
-        let params = ("open('/nothing')".to_owned(), request.to_string());
-        runtime.block_on(self.run.call_async(&mut self.store, params)).map(drop)
+        self.store.fuel_async_yield_interval(Some(LOOK_FUEL / 2))?;
+        let params = (code.to_owned(), request.to_owned());
+        let (answer,) = runtime.block_on(self.run.call_async(&mut self.store, params))?;
+        tracing::debug!("a program aside answered {answer}");
+        Ok(())
     }
 
     /// Resources that it holds.

@@ -71,12 +71,27 @@ pub(crate) fn give(live: &mut Live, state: &[u8]) -> Result<(), StateFault> {
         let first = grip.first(offset);
         grip.write(&mut live.store, offset, &first);
     }
-    for entry in state.get(SIZE..).unwrap_or_default().chunks_exact(NUMBER + PAGE) {
-        let (number, page) = entry.split_first_chunk::<NUMBER>().ok_or(StateFault::Malformed)?;
-        let offset = (u32::from_le_bytes(*number) as usize).checked_mul(PAGE).ok_or(StateFault::Malformed)?;
-        if !grip.write(&mut live.store, offset, page) {
-            return Err(StateFault::Malformed);
-        }
+    let fits = pages(state).all(|(offset, page)| grip.write(&mut live.store, offset, page));
+    if fits { Ok(()) } else { Err(StateFault::Malformed) }
+}
+
+/// Writes the pages of `state` into `memory`, which becomes as long as `state` says.
+///
+/// # Errors
+/// [`StateFault::Malformed`].
+pub(crate) fn apply(state: &[u8], memory: &mut Vec<u8>) -> Result<(), StateFault> {
+    memory.resize(size(state)?, 0);
+    for (offset, page) in pages(state) {
+        let end = offset.checked_add(PAGE).ok_or(StateFault::Malformed)?;
+        memory.get_mut(offset..end).ok_or(StateFault::Malformed)?.copy_from_slice(page);
     }
     Ok(())
+}
+
+/// The pages of a state as (offset, content).
+fn pages(state: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    state.get(SIZE..).unwrap_or_default().chunks_exact(NUMBER + PAGE).filter_map(|entry| {
+        let (number, page) = entry.split_first_chunk::<NUMBER>()?;
+        Some(((u32::from_le_bytes(*number) as usize).saturating_mul(PAGE), page))
+    })
 }

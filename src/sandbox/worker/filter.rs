@@ -88,11 +88,17 @@ const WRITING: &[c_long] = &[
     libc::SYS_mkdirat,
     libc::SYS_pwrite64,
     libc::SYS_pwritev,
-    libc::SYS_renameat,
+    RENAMEAT,
     libc::SYS_renameat2,
     libc::SYS_symlinkat,
     libc::SYS_unlinkat,
 ];
+
+#[cfg(target_arch = "x86_64")]
+const RENAMEAT: c_long = libc::SYS_renameat;
+/// Not named by the C library's list for this machine, and used all the same.
+#[cfg(not(target_arch = "x86_64"))]
+const RENAMEAT: c_long = 38;
 
 /// What no guest, engine or library here ever asks for: whoever does has broken out, and the process ends.
 const HOSTILE: &[c_long] = &[

@@ -37,7 +37,7 @@ impl Name {
     }
 
     /// The name `seat:` and `digits`, which are hexadecimal digits made here.
-    pub(super) pub(crate) fn derived(digits: &str) -> Self {
+    pub(crate) fn derived(digits: &str) -> Self {
         Self(format!("seat:{digits}"))
     }
 

@@ -95,7 +95,7 @@ fn base(ready: &compile::Ready, memory_bytes: u64) -> Terms {
 /// The whole life of a worker process; see [`Wall::Process`]. It reads what to do from standard input.
 #[must_use]
 pub fn worker_main() -> ExitCode {
-    worker::main(|_| Ok(String::new()))
+    worker::main()
 }
 
 impl Sandbox {

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::USUAL;
 use super::terms::Given;
 use super::workers::Hand;
-use super::USUAL;
 use crate::model::{CodeGrant, Digest, Keep, Name, Seat};
 
 /// What an agent is told when its variables are gone.

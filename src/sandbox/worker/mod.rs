@@ -7,7 +7,9 @@
 
 pub(crate) mod clock;
 pub(crate) mod engine;
+mod filter;
 mod host;
+mod jail;
 mod lane;
 mod meter;
 mod noise;

@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -11,6 +12,7 @@ use std::thread;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::Worker;
+use super::jail::{self, Cell};
 use crate::sandbox::wire::{Report, Terms, receive, send};
 
 /// What the gate says on the first socket, one byte and the number of a seat: a lane comes with it.
@@ -20,17 +22,25 @@ pub(crate) const FORGET: u8 = 2;
 /// Bytes of what the gate says there.
 pub(crate) const WORD: usize = 9;
 
-/// The whole life of a worker process; `lock` is the second wall.
+/// Descriptors that one worker may have at once: lanes, and the files of its guests.
+const OPEN_FILES: u64 = 16_384;
+
+/// The whole life of a worker process.
 #[must_use]
-pub(crate) fn main(lock: impl FnOnce(&Terms) -> Result<String, String>) -> ExitCode {
-    match life(lock) {
+pub(crate) fn main() -> ExitCode {
+    match life() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn life(lock: impl FnOnce(&Terms) -> Result<String, String>) -> io::Result<()> {
+fn life() -> io::Result<()> {
+    // First of all: what this process inherited by accident must not be there when a guest runs.
+    let shed = jail::shed(&[]);
     let mut gate = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    if let Err(fault) = shed {
+        return send(&mut gate, &Report::Unfit(fault.to_string()));
+    }
     let terms: Terms = receive(&mut gate)?;
     let mut held = String::new();
     let opened = Worker::open(&terms, || {
@@ -57,6 +67,17 @@ fn life(lock: impl FnOnce(&Terms) -> Result<String, String>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The second wall. Threads are made after it only.
+fn lock(terms: &Terms) -> Result<String, String> {
+    let cell = Cell {
+        folders: terms.folders.iter().map(|(path, access)| (PathBuf::from(path), *access)).collect(),
+        memory_bytes: terms.memory_bytes,
+        open_files: OPEN_FILES,
+        file_bytes: terms.file_bytes,
+    };
+    jail::lock(&cell).map(|locked| format!("{locked:?}")).map_err(|fault| fault.to_string())
 }
 
 /// The gate's next word and what came with it; `None` once the gate has gone.

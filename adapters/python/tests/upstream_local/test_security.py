@@ -178,7 +178,7 @@ def case(request: pytest.FixtureRequest, stage: Stage) -> None:
     Attacked.stage = stage
     node = request.node
     params = node.callspec.params if hasattr(node, "callspec") else {}
-    stage.case = key(f"{OWNER}::{node.originalname}", node.function, params)
+    stage.case = key(f"{OWNER}::{node.originalname}", node.function, params) if node.cls else ""
 
 
 def collect() -> type:

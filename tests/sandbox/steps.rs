@@ -64,6 +64,37 @@ fn errors_inside_the_library_are_told_without_its_frames() {
 }
 
 #[test]
+fn a_failed_index_is_told_with_what_it_was_applied_to() {
+    for (code, clue) in [
+        (
+            "d = {'Oslo': 1, 'Bergen': 2}\nd['Bregen']",
+            "with 'Bregen'. Maybe you meant one of these indexes instead: ['Bergen']",
+        ),
+        ("d = {}\nd['key']", "Could not index {} with 'key'."),
+        ("def f(d):\n    return d['a'][3]\nf({'a': [1]})", "Could not index [1] with 3."),
+        ("x = 'text'\nx['t']", "Could not index 'text' with 't'."),
+    ] {
+        let outcome = run(code);
+        assert!(traceback(&outcome).contains(clue), "{code}: {}", traceback(&outcome));
+    }
+    // Nothing of the agent's is run to find that out, and what is shown is bounded.
+    let code = "class D(dict):\n    def __getitem__(self, key): print('asked'); raise KeyError(key)\nD()['x']";
+    assert_eq!(run(code).logs, "asked\n");
+    let outcome = run("d = {'k' * 5000: 'v' * 5000 for _ in range(5)}\nd['x']");
+    assert!(traceback(&outcome).len() < 1000, "{}", traceback(&outcome));
+}
+
+#[test]
+fn an_object_that_stays_is_shown_by_its_own_words() {
+    for (code, shown) in [
+        ("class A:\n    def __str__(self): return 'in words'\nA()", "in words"),
+        ("class A:\n    def __str__(self): return 'in words'\n    def __repr__(self): return 'A()'\nA()", "A()"),
+    ] {
+        assert_eq!(run(code).output, json!({"$": ["repr", "A", shown]}), "{code}");
+    }
+}
+
+#[test]
 fn a_syntax_error_names_its_line() {
     let outcome = run("x = 1\ny = (2\nz = 3");
     assert_eq!((outcome.status, kind(&outcome)), (Status::Failed, "SyntaxError"));

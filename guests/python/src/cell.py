@@ -1,12 +1,17 @@
 """One program: compile it, keep the value of its last statement, and tell its errors by its own lines."""
 
 import ast
+import difflib
 import linecache
+import reprlib
 import traceback
 
 VALUE = "__weir_value__"
 KEPT_SOURCES = 64
 TEXT = 8_000  # characters of a traceback
+INDEXED = 300  # characters of what an index was applied to
+
+_short = reprlib.Repr(maxdict=12, maxlist=8, maxtuple=8, maxset=8, maxstring=80, maxother=80, maxlevel=3)
 
 
 def filename(number):
@@ -60,6 +65,9 @@ def describe(error, number):
     told = traceback.TracebackException.from_exception(error, compact=True, max_group_width=5, max_group_depth=3)
     seen = set()
     _own_frames(told, seen)
+    clue = indexed(error)
+    if clue:
+        told.__notes__ = [*(told.__notes__ or ()), clue]
     text = "".join(told.format())
     for older in range(max(1, number - KEPT_SOURCES), number):
         text = text.replace(f'"{filename(older)}"', f'"<agent>, step {older}"')
@@ -67,6 +75,59 @@ def describe(error, number):
     if len(text) > TEXT:
         text = f"{text[: TEXT // 4]}\n[…]\n{text[-TEXT * 3 // 4 :]}"
     return {"type": type(error).__name__, "message": message(error, number), "traceback": text}
+
+
+def indexed(error):
+    """What a failed index was applied to, and the keys that it resembles; None where that cannot be told safely."""
+    trace = error.__traceback__ if isinstance(error, (KeyError, IndexError, TypeError)) else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_code.co_filename.startswith("<agent"):
+        return None
+    try:
+        node = _subscript(trace)
+        value, key = _plain(node.value, trace.tb_frame), _plain(node.slice, trace.tb_frame)
+        text = f"Could not index {_short.repr(value)[:INDEXED]} with {_short.repr(key)}."
+        near = _near(value, key)
+        return f"{text} Maybe you meant one of these indexes instead: {near}" if near else text
+    except Exception:
+        return None
+
+
+def _near(value, key):
+    """Keys that are written like this one."""
+    if type(value) is not dict or type(key) is not str or len(value) > 1_000 or len(key) > 200:
+        return []
+    return difflib.get_close_matches(key, [name for name in value if type(name) is str])
+
+
+def _subscript(trace):
+    """The `value[key]` that the frame stopped in."""
+    code = trace.tb_frame.f_code
+    first, last, start, end = list(code.co_positions())[trace.tb_lasti // 2]
+    for node in ast.walk(ast.parse("".join(linecache.getlines(code.co_filename)))):
+        if isinstance(node, ast.Subscript) and (node.lineno, node.end_lineno) == (first, last):
+            if (node.col_offset, node.end_col_offset) == (start, end):
+                return node
+    raise LookupError
+
+
+def _plain(node, frame):
+    """The value of an expression that can be had without running any of the agent's code."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        names = frame.f_locals if node.id in frame.f_locals else frame.f_globals
+        return names[node.id]
+    if isinstance(node, ast.Tuple):
+        return tuple(_plain(item, frame) for item in node.elts)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        return -node.operand.value
+    if isinstance(node, ast.Subscript):
+        value = _plain(node.value, frame)
+        if type(value) in (dict, list, tuple, str):
+            return value[_plain(node.slice, frame)]
+    raise LookupError
 
 
 def message(error, number):

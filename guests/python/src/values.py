@@ -26,6 +26,8 @@ _json = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False).e
 class Uncrossable(TypeError):
     """A value that cannot leave the sandbox."""
 
+    __module__ = "builtins"  # Where a traceback names no module.
+
 
 class HostObject:
     """An object that stays on the host. It can be passed back to tools and nothing else."""
@@ -54,9 +56,10 @@ class HostObject:
 
 
 def repr_of(value, limit=REPR_CHARS):
-    """`repr(value)`, cut; never raises an `Exception`."""
+    """`repr(value)`, cut; never raises an `Exception`. A class that only says `__str__` is shown by that."""
+    kind = type(value)
     try:
-        text = repr(value)
+        text = str(value) if kind.__repr__ is object.__repr__ and kind.__str__ is not object.__str__ else repr(value)
     except Exception as error:
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= limit else f"{text[:limit]}…"

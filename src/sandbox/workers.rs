@@ -12,6 +12,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,7 +56,7 @@ pub(crate) struct Owner {
 
 /// Every worker of this gate.
 pub(crate) struct Workers {
-    wall: Wall,
+    forge: Forge,
     base: Terms,
     pool: Mutex<Pool>,
 }
@@ -72,7 +73,7 @@ struct Pool {
 impl Workers {
     /// No workers yet but one that is being started with `base`, the terms of most.
     pub(crate) fn new(wall: Wall, base: Terms) -> Arc<Self> {
-        Arc::new(Self { wall, base, pool: Mutex::default() })
+        Arc::new(Self { forge: Forge::open(wall), base, pool: Mutex::default() })
     }
 
     /// The worker of `owner` under `terms`.
@@ -92,7 +93,7 @@ impl Workers {
         let ready = pool.ready.take_if(|hand| hand.terms == *terms && !hand.is_dead());
         let hand = match ready {
             Some(hand) => hand,
-            None => Arc::new(Hand::start(&self.wall, terms)?),
+            None => Arc::new(Hand::start(&self.forge, terms)?),
         };
         hand.used.store(turn, Ordering::Relaxed);
         pool.given.entry(owner.clone()).or_default().push(Arc::clone(&hand));
@@ -102,23 +103,17 @@ impl Workers {
         Ok(hand)
     }
 
-    /// Ends every worker of `owner`, idle or not.
-    pub(crate) fn end(&self, owner: &Owner) {
-        let ended = self.lock().given.remove(owner);
-        ended.into_iter().flatten().for_each(|hand| hand.kill());
-    }
-
     /// Has a worker ready for the next agent.
     pub(crate) fn prepare(self: &Arc<Self>) {
         let mut pool = self.lock();
-        if pool.ready.is_some() || pool.making || self.wall == Wall::DangerousNone {
+        if pool.ready.is_some() || pool.making || self.forge.starts.is_none() {
             return;
         }
         pool.making = true;
         drop(pool);
         let workers = Arc::clone(self);
         let made = thread::Builder::new().name("weir-workers".into()).spawn(move || {
-            let hand = Hand::start(&workers.wall, &workers.base);
+            let hand = Hand::start(&workers.forge, &workers.base);
             let mut pool = workers.lock();
             pool.making = false;
             pool.ready = hand.ok().map(Arc::new);
@@ -164,10 +159,10 @@ enum Body {
 }
 
 impl Hand {
-    fn start(wall: &Wall, terms: &Terms) -> Result<Self, SandboxFault> {
-        let body = match wall {
-            Wall::Process { program, arguments } => spawn(program, arguments, terms)?,
-            Wall::DangerousNone => {
+    fn start(forge: &Forge, terms: &Terms) -> Result<Self, SandboxFault> {
+        let body = match &forge.starts {
+            Some(_) => spawn(forge, terms)?,
+            None => {
                 let worker = Worker::open(&Terms { locked: false, ..terms.clone() }, || Ok(()));
                 Body::Thread(Arc::new(worker.map_err(SandboxFault::Worker)?))
             }
@@ -262,15 +257,51 @@ impl Drop for Hand {
     }
 }
 
-/// Starts a process and waits until it is behind its lock.
-fn spawn(program: &PathBuf, arguments: &[String], terms: &Terms) -> Result<Body, SandboxFault> {
-    let told = |what: &str| SandboxFault::Worker(what.to_owned());
-    let (mut control, theirs) = UnixStream::pair().map_err(|error| told(&error.to_string()))?;
+type Started = io::Result<(Child, UnixStream)>;
+
+/// The thread that starts the processes: the kernel ends a worker together with the thread that started it.
+struct Forge {
+    /// `None` where there are no processes.
+    starts: Option<Mutex<Sender<Sender<Started>>>>,
+}
+
+impl Forge {
+    fn open(wall: Wall) -> Self {
+        let Wall::Process { program, arguments } = wall else { return Self { starts: None } };
+        let (starts, asked) = channel::<Sender<Started>>();
+        let work = move || {
+            while let Ok(reply) = asked.recv() {
+                // Nobody who waits any more is no reason to stop: the process ends with its socket.
+                let _ = reply.send(start(&program, &arguments));
+            }
+        };
+        // Without the thread every start is answered by a closed channel.
+        let _ = thread::Builder::new().name("weir-forge".into()).spawn(work);
+        Self { starts: Some(Mutex::new(starts)) }
+    }
+
+    fn start(&self) -> Started {
+        let gone = || io::Error::other("the thread that starts workers has gone");
+        let (reply, started) = channel();
+        let starts = self.starts.as_ref().ok_or_else(gone)?;
+        starts.lock().unwrap_or_else(PoisonError::into_inner).send(reply).map_err(|_| gone())?;
+        started.recv().map_err(|_| gone())?
+    }
+}
+
+fn start(program: &PathBuf, arguments: &[String]) -> Started {
+    let (control, theirs) = UnixStream::pair()?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
     command.stdin(OwnedFd::from(theirs));
-    let child = command.spawn().map_err(|error| told(&format!("its process does not start: {error}")))?;
-    drop(command);
+    Ok((command.spawn()?, control))
+}
+
+/// Starts a process and waits until it is behind its lock.
+fn spawn(forge: &Forge, terms: &Terms) -> Result<Body, SandboxFault> {
+    let told = |what: &str| SandboxFault::Worker(what.to_owned());
+    let started = forge.start().map_err(|error| told(&format!("its process does not start: {error}")));
+    let (child, mut control) = started?;
     let body = |control| Body::Process { child: Mutex::new(child), control };
     let ready = send(&mut control, terms).and_then(|()| {
         control.set_read_timeout(Some(START))?;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use weir::model::Status;
 
-use super::desk::{Desk, SANDBOX, fresh, grant, key, kind, message, name, run, run_in, traceback};
+use super::desk::{Desk, SANDBOX, fresh, grant, key, kind, message, run, run_in, traceback};
 
 #[test]
 fn state_lives_between_steps() {

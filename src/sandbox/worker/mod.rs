@@ -59,6 +59,8 @@ impl Worker {
         let engine = engine::engine(terms.stack, memories.clone()).map_err(told)?;
         let code = Verified::told(PathBuf::from(&terms.code));
         let guest = engine::linked(&engine, &code).map_err(told)?;
+        // Started once before the lock: nothing that a first start opens or maps can be had behind it.
+        spare::start(&engine, &guest, None).map_err(told)?;
         lock()?;
         Ok(Self { spares: Spares::open(engine, guest), seats: Seats::default(), _memories: memories })
     }

@@ -95,7 +95,8 @@ impl Filler {
     }
 }
 
-fn start(engine: &Engine, guest: &InstancePre<Inside>, size: Option<usize>) -> wasmtime::Result<Started> {
+/// Starts one interpreter, with a memory of `size` bytes where it is not the usual one.
+pub(crate) fn start(engine: &Engine, guest: &InstancePre<Inside>, size: Option<usize>) -> wasmtime::Result<Started> {
     let inside = Inside {
         wasi: WasiCtx::default(),
         table: Default::default(),

@@ -41,18 +41,20 @@ export function start(source, number, slot) {
 
 class Program {
   constructor(source) {
-    this.source = source;
+    // A first line for a shell is a comment.
+    this.source = source.replace(/^#!/, "//");
     this.edits = [];
     this.names = new Set();
     this.hoisted = [];
-    const tree = parse(source, OPTIONS);
+    const tree = parse(this.source, OPTIONS);
     for (const statement of tree.body) this.top(statement);
     this.inner(tree, true);
     this.keep(tree.body.at(-1), true);
   }
 
+  // Line ends are kept, so that every line keeps its number.
   edit(start, end, text) {
-    this.edits.push({ start, end, text });
+    this.edits.push({ start, end, text: text + this.source.slice(start, end).replace(/[^\n\r\u2028\u2029]/g, "") });
   }
 
   // A statement at the top level: what it declares becomes global.
@@ -191,7 +193,8 @@ class Program {
   }
 }
 
-const within = (edit, node) => edit.start >= node.start && edit.end <= node.end;
+// Strictly inside: what only touches a function belongs to its neighbour.
+const within = (edit, node) => edit.start > node.start && edit.end < node.end;
 const blank = (text) => text.replace(/[^\n\r\u2028\u2029]/g, " ");
 
 function refused(message, { start, loc }) {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use wasmparser::{
     CanonicalFunction, CanonicalOption, Chunk, ComponentAlias, ComponentExternalKind, ComponentOuterAliasKind,
-    ComponentTypeRef, ExternalKind, FromReader, Instance, Parser, Payload, SectionLimited,
+    ComponentTypeRef, Encoding, ExternalKind, FromReader, Instance, Parser, Payload, SectionLimited,
 };
 
 use super::{MergeFault, count};
@@ -138,7 +138,8 @@ impl<'a> Outline<'a> {
     fn section(&mut self, component: &'a [u8], payload: &Payload<'a>) -> Result<(), MergeFault> {
         match payload {
             // Names and producers say nothing that runs, and speak of indices that change.
-            Payload::Version { .. } | Payload::CustomSection(_) => return Ok(()),
+            Payload::Version { encoding: Encoding::Component, .. } | Payload::CustomSection(_) => return Ok(()),
+            Payload::Version { .. } => return Err(MergeFault::Malformed("it is a core module".into())),
             Payload::InstanceSection(reader) => {
                 for instance in reader.clone() {
                     self.steps.push(Step::Instance(count(&self.instances)));

@@ -66,9 +66,12 @@ fn desk() -> Desk {
         .with("final_answer", &[("value", true)], Does::Echo)
 }
 
+fn in_javascript(session: &Name) -> Key {
+    Key { guest: "javascript".into(), ..key(session) }
+}
+
 fn run_in(session: &Name, code: &str, grant: &CodeGrant, desk: &Desk) -> Outcome {
-    let key = Key { guest: "javascript".into(), ..key(session) };
-    SANDBOX.run(&key, code, &Map::new(), grant, desk)
+    SANDBOX.run(&in_javascript(session), code, &Map::new(), grant, desk)
 }
 
 fn run(code: &str) -> Outcome {
@@ -151,7 +154,7 @@ fn every_die_is_drawn_from_the_sessions_name() {
 
 fn close(session: &Name) {
     use weir::pep::port::Executor as _;
-    SANDBOX.close(session);
+    SANDBOX.close(&key(session).seat);
 }
 
 #[test]
@@ -240,10 +243,10 @@ fn values_that_javascript_lacks_come_back_as_they_went() {
         {"$": ["int", "-123456789012345678901234567890"]}, {"$": ["dict", [[1, 2]]]}, {"$": ["str", "7aCA"]},
     ]);
     let variables = Map::from_iter([("x".to_owned(), values.clone())]);
-    let outcome = SANDBOX.run(&fresh(), &name("r"), "echo(x)", &variables, &grant(), &desk());
+    let outcome = SANDBOX.run(&in_javascript(&fresh()), "echo(x)", &variables, &grant(), &desk());
     assert_eq!(outcome.output, values, "{:?}", outcome.error);
     let code = "[`${x[0]}`, x[0].kind, x[10] - 1n === -123456789012345678901234567891n, `${x[7]}`]";
-    let outcome = SANDBOX.run(&fresh(), &name("r"), code, &variables, &grant(), &desk());
+    let outcome = SANDBOX.run(&in_javascript(&fresh()), code, &variables, &grant(), &desk());
     assert_eq!(outcome.output, json!(["1.10", "decimal", true, "[ 1.5, 2 ] (complex)"]), "{:?}", outcome.error);
 }
 

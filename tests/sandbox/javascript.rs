@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use weir::model::{CodeGrant, Keep, Millis, Name, Outcome, ReasonCode, Status};
 use weir::sandbox::{Guest, Key, Sandbox, SandboxConfig, Silent};
 
-use super::desk::{Desk, Does, fresh, grant, key, kind, message, name, traceback, wall};
+use super::desk::{Desk, Does, fresh, grant, key, kind, message, traceback, wall};
 
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
     // The gate never builds a guest in the middle of a call; whoever wants one builds it first.

@@ -2,6 +2,7 @@
 //!
 //! Without a line here a guest has no argument, variable, input, file, address, clock or die of this machine.
 
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chacha20::rand_core::Rng as _;
@@ -9,6 +10,8 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
 use super::SandboxFault;
 use super::clock::{Standstill, seeded};
+use super::wire::Folder;
+use super::worker::files::{Shared, Volumes};
 use crate::model::{Access, Clock, CodeGrant, Name, Preopen, Randomness};
 
 /// What of a grant is built into an interpreter when it starts; a change of it needs a new one.
@@ -45,6 +48,17 @@ pub(crate) fn system(session: &Name, grant: &CodeGrant) -> Result<WasiCtx, Sandb
         preopen(&mut wasi, folder)?;
     }
     Ok(wasi.build())
+}
+
+/// The allowances of the folders of `grant`.
+pub(crate) fn volumes(grant: &CodeGrant) -> Result<Volumes, SandboxFault> {
+    static SHARED: LazyLock<Arc<Shared>> = LazyLock::new(Arc::default);
+    let folder = |folder: &Preopen| {
+        let Preopen { guest, host, access, quota } = folder.clone();
+        Folder { host, guest, access, quota }
+    };
+    let folders: Vec<Folder> = grant.files.iter().map(folder).collect();
+    Volumes::new(&folders, &SHARED).map_err(SandboxFault::Grant)
 }
 
 fn seed(wasi: &mut WasiCtxBuilder, session: &Name) {

@@ -18,9 +18,15 @@ mod load;
 mod meter;
 mod output;
 mod reply;
+#[allow(dead_code)]
+mod scratch;
 mod session;
 mod spare;
 mod tagged;
+mod walk;
+#[allow(dead_code)]
+mod wire;
+mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -53,6 +53,7 @@ impl Live {
             return Err(SandboxFault::Memory(grant.limits.memory_bytes));
         }
         inside.wasi = grant::system(&key.session, grant)?;
+        inside.volumes = grant::volumes(grant)?;
         inside.table.set_max_capacity(RESOURCES);
         inside.frozen = (grant.clock == Clock::Frozen).then_some(0);
         let (given, of_run) = (Given::of(grant), key.run.clone());

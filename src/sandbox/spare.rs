@@ -89,6 +89,7 @@ fn start(engine: &Engine, guest: &InstancePre<Inside>) -> wasmtime::Result<Start
     let inside = Inside {
         wasi: WasiCtx::default(),
         table: Default::default(),
+        volumes: Default::default(),
         frozen: None,
         memory: Memory { limit: usize::MAX, bytes: 0, refused: false },
         output: Output::default(),

@@ -27,7 +27,7 @@ use look::{Look, Seen};
 use path::failed;
 
 /// Bytes of a file that is given at once.
-const READ_BYTES: u64 = 64 << 20;
+const READ_BYTES: u64 = 16 << 20;
 /// How the name of a file begins that is being put.
 const INCOMING: &str = "incoming-";
 

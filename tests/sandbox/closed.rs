@@ -193,7 +193,7 @@ fn nothing_moves_from_one_folder_to_a_stricter_one() {
     fs::write(read.join("a"), "kept").unwrap();
     let mut grant = folder(Access::Write, &written);
     let host = read.to_string_lossy().into_owned();
-    grant.files.push(Preopen { guest: "/read".into(), host, access: Access::Read });
+    grant.files.push(Preopen { guest: "/read".into(), host, access: Access::Read, quota: None });
     for code in [
         "import os\nopen('/data/x', 'w').close()\nos.rename('/data/x', '/read/x')",
         "import os\nopen('/data/x', 'w').close()\nos.link('/data/x', '/read/x')",

@@ -337,3 +337,278 @@ fn names(seat: &Seat) -> (String, String) {
 fn is_name(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Name;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::sync::atomic::AtomicBool;
+
+    const QUOTA: Quota = Quota { bytes: 10_000, files: 50 };
+
+    fn seat(agent: &str, session: &str) -> Seat {
+        let name = |text: &str| Name::new(text).unwrap();
+        Seat { org: name("acme"), agent: name(agent), name: name(session) }
+    }
+
+    fn open() -> (tempfile::TempDir, Scratches) {
+        let place = tempfile::tempdir().unwrap();
+        let scratches = Scratches::open(place.path().join("scratch"), 1 << 20).unwrap();
+        (place, scratches)
+    }
+
+    /// Paths with their sizes; a removed one has none.
+    fn shown(files: &[OutputFile]) -> Vec<String> {
+        let one = |file: &OutputFile| match file.digest {
+            Some(_) => format!("{} {}", file.path, file.bytes),
+            None => format!("{} -", file.path),
+        };
+        files.iter().map(one).collect()
+    }
+
+    fn changed(scratches: &Scratches, seat: &Seat) -> Vec<String> {
+        let changes = scratches.changes(seat).unwrap();
+        assert_eq!(changes.notices, Vec::<String>::new());
+        shown(&changes.files)
+    }
+
+    #[test]
+    fn what_was_made_changed_and_removed_is_told_once_by_path() {
+        let (_place, scratches) = open();
+        let seat = seat("coder", "s1");
+        let at = scratches.make(&seat, &QUOTA).unwrap();
+        assert_eq!(changed(&scratches, &seat), Vec::<String>::new());
+        fs::create_dir_all(at.join("d/e")).unwrap();
+        for (path, content) in [("d/e/z", "zz"), ("a", "a"), ("d/b", "")] {
+            fs::write(at.join(path), content).unwrap();
+        }
+        assert_eq!(changed(&scratches, &seat), ["a 1", "d/b 0", "d/e/z 2"]);
+        assert_eq!(changed(&scratches, &seat), Vec::<String>::new());
+        fs::write(at.join("a"), "b").unwrap();
+        fs::remove_file(at.join("d/b")).unwrap();
+        fs::rename(at.join("d/e/z"), at.join("d/e/y")).unwrap();
+        assert_eq!(changed(&scratches, &seat), ["a 1", "d/b -", "d/e/y 2", "d/e/z -"]);
+        fs::write(at.join("a"), "b").unwrap();
+        assert_eq!(changed(&scratches, &seat), Vec::<String>::new(), "the same again is no change");
+        let files = scratches.list(&seat).unwrap();
+        assert_eq!(shown(&files), ["a 1", "d/e/y 2"]);
+        assert_eq!(files[0].digest, Some(Digest::of(b"b")));
+    }
+
+    #[test]
+    fn a_change_that_hides_behind_its_times_is_seen() {
+        let (_place, scratches) = open();
+        let seat = seat("coder", "s1");
+        let file = scratches.make(&seat, &QUOTA).unwrap().join("a");
+        fs::write(&file, "one").unwrap();
+        let when = fs::metadata(&file).unwrap().modified().unwrap();
+        for wait in [0, 0, 150, 150] {
+            changed(&scratches, &seat);
+            std::thread::sleep(std::time::Duration::from_millis(wait));
+            let other = if fs::read(&file).unwrap() == b"one" { "two" } else { "one" };
+            fs::write(&file, other).unwrap();
+            fs::File::options().write(true).open(&file).unwrap().set_modified(when).unwrap();
+            assert_eq!(changed(&scratches, &seat), ["a 3"], "after {wait} ms");
+        }
+    }
+
+    #[test]
+    fn only_files_and_folders_stay_and_nothing_is_followed() {
+        let (place, scratches) = open();
+        let seat = seat("coder", "s1");
+        let at = scratches.make(&seat, &QUOTA).unwrap();
+        let outside = place.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("secret"), "secret").unwrap();
+        symlink(&outside, at.join("folder")).unwrap();
+        symlink(outside.join("secret"), at.join("file")).unwrap();
+        symlink("self", at.join("self")).unwrap();
+        fs::hard_link(outside.join("secret"), at.join("hard")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(at.join("socket")).unwrap());
+        assert!(std::process::Command::new("mkfifo").arg(at.join("pipe")).status().unwrap().success());
+        fs::write(at.join("kept"), "x").unwrap();
+        fs::write(at.join("new\nline"), "x").unwrap();
+        fs::create_dir_all(at.join(vec!["d"; 40].join("/"))).unwrap();
+        for path in ["folder/secret", "file", "self", "hard", "socket", "pipe", "../outside/secret", "folder"] {
+            let told = scratches.read(&seat, path).unwrap_err();
+            assert!(matches!(told, KeepFault::Absent(_) | KeepFault::Refused(_)), "{path}: {told}");
+        }
+        let changes = scratches.changes(&seat).unwrap();
+        assert_eq!(shown(&changes.files), ["kept 1"]);
+        let told = changes.notices.join("\n");
+        for name in ["`file`", "`folder`", "`hard`", "`pipe`", "and 2 more", "`new\u{fffd}line`"] {
+            assert!(told.contains(name), "{name} in {told}");
+        }
+        assert!(!told.contains("secret") && !told.contains(place.path().to_str().unwrap()), "{told}");
+        for gone in ["folder", "file", "self", "hard", "socket", "pipe"] {
+            assert!(at.join(gone).symlink_metadata().is_err(), "{gone}");
+        }
+        assert_eq!(fs::read_to_string(outside.join("secret")).unwrap(), "secret");
+        scratches.remove(&seat).unwrap();
+        assert!(!at.exists() && outside.join("secret").exists());
+    }
+
+    #[test]
+    fn a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere() {
+        let (place, scratches) = open();
+        let seat = seat("coder", "s1");
+        let at = scratches.make(&seat, &QUOTA).unwrap();
+        let outside = place.path().join("outside");
+        for folder in [&outside, &at.join("real")] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("f"), if folder == &outside { "outside" } else { "inside" }).unwrap();
+        }
+        symlink(&outside, at.join("link")).unwrap();
+        let (secret, stop) = (Digest::of(b"outside"), AtomicBool::new(false));
+        let (mut looks, mut reads) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use rustix::fs::{CWD, RenameFlags, renameat_with};
+                // Swapped back and forth at once, as only a native program can.
+                while !stop.load(Ordering::SeqCst) {
+                    let (real, link) = (at.join("real"), at.join("link"));
+                    drop(renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE));
+                    if link.symlink_metadata().is_err() {
+                        drop(symlink(&outside, &link));
+                    }
+                }
+            });
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < std::time::Duration::from_millis(1_500) {
+                for path in ["real/f", "link/f"] {
+                    if let Ok(content) = scratches.read(&seat, path) {
+                        reads += 1;
+                        assert_eq!(content, b"inside");
+                    }
+                    // A put lands inside, or nowhere.
+                    drop(scratches.write(&seat, path, b"inside"));
+                }
+                if let Ok(files) = scratches.list(&seat) {
+                    looks += 1;
+                    assert!(files.iter().all(|file| file.digest != Some(secret)), "{files:?}");
+                }
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+        assert!(looks > 10 && reads > 10, "{looks} looks and {reads} reads");
+        assert_eq!(fs::read_to_string(outside.join("f")).unwrap(), "outside");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_put_is_whole_within_the_quota_and_no_output() {
+        let (_place, scratches) = open();
+        let seat = seat("coder", "s1");
+        let at = scratches.make(&seat, &QUOTA).unwrap();
+        let put = scratches.write(&seat, "in/a b/ä.txt", b"given").unwrap();
+        assert_eq!((put.bytes, put.digest), (5, Some(Digest::of(b"given"))));
+        assert_eq!(scratches.read(&seat, "in/a b/ä.txt").unwrap(), b"given");
+        assert_eq!(changed(&scratches, &seat), Vec::<String>::new(), "the owner's own file is no output");
+        assert!(matches!(scratches.write(&seat, "big", &vec![0; 9_996]), Err(KeepFault::Full(_))));
+        scratches.write(&seat, "big", &vec![0; 9_995]).unwrap();
+        scratches.write(&seat, "big", &vec![1; 9_995]).unwrap();
+        assert!(matches!(scratches.write(&seat, "in", b""), Err(KeepFault::Refused(_))), "a folder");
+        assert!(matches!(scratches.write(&seat, "big/x", b""), Err(KeepFault::Failed(_))), "below a file");
+        for bad in ["", "/a", "../a", "a/../b", "a//b", "a\0"] {
+            assert!(matches!(scratches.write(&seat, bad, b""), Err(KeepFault::Refused(_))), "{bad:?}");
+        }
+        fs::write(at.join("big"), "short").unwrap();
+        assert_eq!(changed(&scratches, &seat), ["big 5"]);
+        for i in 0..46 {
+            scratches.write(&seat, &format!("f{i}"), b"").unwrap();
+        }
+        assert!(matches!(scratches.write(&seat, "one-more", b""), Err(KeepFault::Full(_))));
+        assert_eq!(fs::read_dir(scratches.at.as_path()).unwrap().count(), 1, "nothing of a put is left beside");
+    }
+
+    #[test]
+    fn more_than_the_quota_is_refused_and_not_read() {
+        let (_place, scratches) = open();
+        let (one, two) = (seat("coder", "s1"), seat("coder", "s2"));
+        let at = scratches.make(&one, &QUOTA).unwrap();
+        fs::File::create(at.join("hole")).unwrap().set_len(1 << 40).unwrap();
+        let begun = std::time::Instant::now();
+        assert!(matches!(scratches.changes(&one), Err(KeepFault::Refused(_))));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+        let at = scratches.make(&two, &QUOTA).unwrap();
+        (0..=QUOTA.files).for_each(|i| fs::write(at.join(i.to_string()), "").unwrap());
+        assert!(matches!(scratches.changes(&two), Err(KeepFault::Refused(_))));
+    }
+
+    #[test]
+    fn all_folders_together_have_a_cap() {
+        let (_place, scratches) = open();
+        let half = Quota { bytes: 1 << 19, files: 10 };
+        let seats: Vec<Seat> = ["s1", "s2", "s3"].iter().map(|session| seat("coder", session)).collect();
+        let at = scratches.make(&seats[0], &half).unwrap();
+        scratches.make(&seats[1], &half).unwrap();
+        assert!(matches!(scratches.make(&seats[2], &half), Err(KeepFault::Full(_))), "both may be filled now");
+        fs::write(at.join("a"), vec![0; 1000]).unwrap();
+        scratches.changes(&seats[0]).unwrap();
+        scratches.changes(&seats[1]).unwrap();
+        scratches.make(&seats[2], &half).unwrap();
+        assert!(matches!(scratches.make(&seats[1], &half), Err(KeepFault::Full(_))), "what lies there counts");
+        scratches.remove(&seats[0]).unwrap();
+        scratches.make(&seats[1], &half).unwrap();
+    }
+
+    #[test]
+    fn folders_are_private_by_agent_and_named_by_nobody() {
+        let (_place, scratches) = open();
+        let (one, two, other) = (seat("coder", "s1"), seat("coder", "s2"), seat("writer", "s1"));
+        let at: Vec<PathBuf> = [&one, &two, &other].iter().map(|seat| scratches.make(seat, &QUOTA).unwrap()).collect();
+        assert_eq!(at[0].parent(), at[1].parent());
+        assert_ne!(at[0].parent(), at[2].parent());
+        assert_eq!(at[0].parent().unwrap(), scratches.agent_folder(&one).unwrap());
+        for folder in at.iter().flat_map(|at| at.ancestors().take(3)) {
+            assert_eq!(fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700, "{}", folder.display());
+        }
+        fs::write(at[0].join("a"), "x").unwrap();
+        assert!(matches!(scratches.read(&two, "a"), Err(KeepFault::Absent(_))));
+        assert!(matches!(scratches.read(&seat("coder", "s9"), "a"), Err(KeepFault::Absent(_))));
+        scratches.remove(&one).unwrap();
+        assert!(!at[0].exists() && at[1].exists());
+        scratches.remove(&two).unwrap();
+        assert!(!at[0].parent().unwrap().exists(), "an agent without sessions has no folder");
+    }
+
+    #[test]
+    fn a_deep_and_locked_tree_is_removed() {
+        let (_place, scratches) = open();
+        let seat = seat("coder", "s1");
+        let at = scratches.make(&seat, &QUOTA).unwrap();
+        let mut dir = Dir::open_ambient_dir(&at, ambient_authority()).unwrap();
+        for depth in 0..3_000 {
+            dir.create_dir("d").unwrap();
+            dir.write("~1", "x").unwrap();
+            let inner = dir.open_dir("d").unwrap();
+            if depth % 500 == 3 {
+                dir.set_permissions("d", Permissions::from_mode(0)).unwrap();
+            }
+            dir = inner;
+        }
+        scratches.remove(&seat).unwrap();
+        assert!(!at.exists());
+    }
+
+    #[test]
+    fn what_an_earlier_gate_left_is_cleared_and_nothing_else() {
+        let (place, scratches) = open();
+        let (kept, left, other) = (seat("coder", "s1"), seat("coder", "s2"), seat("writer", "s1"));
+        let at: Vec<PathBuf> =
+            [&kept, &left, &other].iter().map(|seat| scratches.make(seat, &QUOTA).unwrap()).collect();
+        fs::write(at[0].join("a"), "x").unwrap();
+        let root = place.path().join("scratch");
+        fs::write(root.join("incoming-1"), "half").unwrap();
+        fs::write(root.join("notes.txt"), "an operator's").unwrap();
+        drop(scratches);
+        let scratches = Scratches::open(root.clone(), 1 << 20).unwrap();
+        scratches.clear_stale(std::slice::from_ref(&kept)).unwrap();
+        assert!(at[0].join("a").exists() && !at[1].exists() && !at[2].parent().unwrap().exists());
+        assert!(!root.join("incoming-1").exists() && root.join("notes.txt").exists());
+        scratches.make(&kept, &QUOTA).unwrap();
+        assert_eq!(changed(&scratches, &kept), Vec::<String>::new(), "what lay there is no output");
+    }
+}

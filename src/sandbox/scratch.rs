@@ -224,6 +224,9 @@ impl Scratches {
         let (name, folders) = parts.split_last().ok_or(KeepFault::Absent("file of this name"))?;
         let mut at = dir.try_clone().map_err(put)?;
         for folder in folders {
+            if at.symlink_metadata(folder).is_ok_and(|there| !there.is_dir()) {
+                return Err(KeepFault::Refused("a part of the path is a file and no folder".to_owned()));
+            }
             at = private(&at, folder)?;
         }
         if at.symlink_metadata(name).is_ok_and(|there| there.is_dir()) {
@@ -466,12 +469,18 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 use rustix::fs::{CWD, RenameFlags, renameat_with};
-                // Swapped back and forth at once, as only a native program can.
+                let (real, link) = (at.join("real"), at.join("link"));
                 while !stop.load(Ordering::SeqCst) {
-                    let (real, link) = (at.join("real"), at.join("link"));
-                    drop(renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE));
-                    if link.symlink_metadata().is_err() {
-                        drop(symlink(&outside, &link));
+                    // A look takes links away and a put makes folders: set the scene again.
+                    drop(fs::remove_dir_all(&link));
+                    drop(symlink(&outside, &link));
+                    if real.symlink_metadata().is_ok_and(|real| real.is_symlink()) {
+                        drop(fs::remove_file(&real));
+                    }
+                    drop(fs::create_dir(&real).and_then(|()| fs::write(real.join("f"), "inside")));
+                    // Swapped back and forth at once, as only a native program can.
+                    for _ in 0..50 {
+                        drop(renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE));
                     }
                 }
             });
@@ -510,7 +519,7 @@ mod tests {
         scratches.write(&seat, "big", &vec![0; 9_995]).unwrap();
         scratches.write(&seat, "big", &vec![1; 9_995]).unwrap();
         assert!(matches!(scratches.write(&seat, "in", b""), Err(KeepFault::Refused(_))), "a folder");
-        assert!(matches!(scratches.write(&seat, "big/x", b""), Err(KeepFault::Failed(_))), "below a file");
+        assert!(matches!(scratches.write(&seat, "big/x", b""), Err(KeepFault::Refused(_))), "below a file");
         for bad in ["", "/a", "../a", "a/../b", "a//b", "a\0"] {
             assert!(matches!(scratches.write(&seat, bad, b""), Err(KeepFault::Refused(_))), "{bad:?}");
         }

@@ -7,11 +7,10 @@
 //! This file must not open a path of the host: it works in the folders that the system interface was given.
 
 mod open;
+mod place;
 mod stream;
 mod volume;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Component, Path};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
@@ -24,89 +23,18 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use crate::model::{Access, Quota};
+use crate::model::Quota;
 use crate::sandbox::walk;
-use crate::sandbox::wire::Folder;
 use open::Asked;
+use place::Place;
 use stream::Written;
 use volume::{At, Volume};
 
+pub(crate) use place::Volumes;
 pub(crate) use volume::Shared;
 
-/// Parts of a path below its folder, at most, for what a guest makes.
-const DEPTH: usize = 32;
 /// Folders that a guest may be listing at a time: each listing is in memory.
 const LISTINGS: usize = 64;
-
-/// Where a descriptor lies.
-#[derive(Clone)]
-struct Place {
-    /// `None` where nothing may be written.
-    volume: Option<Arc<Volume>>,
-    /// Folders between it and its volume's root.
-    depth: usize,
-}
-
-impl Place {
-    /// The depth of `path` below this folder.
-    fn depth_of(&self, path: &str) -> usize {
-        Path::new(path).components().fold(self.depth, |depth, part| match part {
-            Component::Normal(_) => depth + 1,
-            Component::ParentDir => depth.saturating_sub(1),
-            _ => depth,
-        })
-    }
-
-    /// Refuses a name that nobody should have to read, and a path that is too deep to be collected.
-    fn check_new(&self, path: &str) -> Result<(), ErrorCode> {
-        if path.chars().any(char::is_control) {
-            Err(ErrorCode::IllegalByteSequence)
-        } else if self.depth_of(path) > DEPTH {
-            Err(ErrorCode::NameTooLong)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// The folders of one guest, and where its descriptors lie.
-#[derive(Default)]
-pub(crate) struct Volumes {
-    shared: Arc<Shared>,
-    /// By the guest's path.
-    quotas: BTreeMap<String, Quota>,
-    places: HashMap<u32, Place>,
-    listings: HashSet<u32>,
-}
-
-impl Volumes {
-    /// The volumes of a guest that has `folders`.
-    ///
-    /// # Errors
-    /// A folder to write without a quota, or one inside another: its files would count in one of them only.
-    pub(crate) fn new(folders: &[Folder], shared: &Arc<Shared>) -> Result<Self, String> {
-        let mut quotas = BTreeMap::new();
-        let mut roots = Vec::new();
-        for folder in folders.iter().filter(|folder| folder.access == Access::Write) {
-            let quota = folder.quota.ok_or_else(|| format!("the folder {} has no quota", folder.guest))?;
-            quotas.insert(folder.guest.clone(), quota);
-            let root = std::fs::canonicalize(&folder.host)
-                .map_err(|error| format!("the folder for {} cannot be opened: {error}", folder.guest))?;
-            roots.push((root, &folder.guest));
-        }
-        for (at, (root, guest)) in roots.iter().enumerate() {
-            let mut others = roots.iter().enumerate().filter(|(other, _)| *other != at);
-            if let Some((_, (_, other))) = others.find(|(_, (other, _))| root.starts_with(other)) {
-                return Err(format!("the folder for {guest} lies in the one for {other}; give one of them"));
-            }
-        }
-        Ok(Self { shared: Arc::clone(shared), quotas, ..Self::default() })
-    }
-
-    fn place(&self, fd: &Resource<Descriptor>) -> Place {
-        self.places.get(&fd.rep()).cloned().unwrap_or(Place { volume: None, depth: 0 })
-    }
-}
 
 /// The file system of a guest.
 pub(crate) struct Files<'a> {

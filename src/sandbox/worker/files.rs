@@ -11,6 +11,7 @@ mod place;
 mod stream;
 mod volume;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
@@ -78,6 +79,11 @@ impl Files<'_> {
         let written: DynOutputStream = Box::new(Written::new(&volume, &file.file, at));
         Ok(self.real.table.push(written)?)
     }
+}
+
+/// Refuses to change what has another name as well: that may lie outside.
+fn own(names: u64) -> Result<(), ErrorCode> {
+    if names > 1 { Err(ErrorCode::NotPermitted) } else { Ok(()) }
 }
 
 impl Changing {
@@ -183,6 +189,9 @@ impl HostDescriptor for Files<'_> {
     }
 
     async fn set_times(&mut self, fd: Resource<Descriptor>, read: NewTimestamp, written: NewTimestamp) -> FsResult<()> {
+        if let Descriptor::File(file) = self.real.table.get(&fd)? {
+            own(file.file.metadata()?.nlink())?;
+        }
         self.real.set_times(fd, read, written).await
     }
 
@@ -228,6 +237,10 @@ impl HostDescriptor for Files<'_> {
         read: NewTimestamp,
         written: NewTimestamp,
     ) -> FsResult<()> {
+        let Changing { dir, .. } = self.changing(&fd)?;
+        let follow = flags.contains(PathFlags::SYMLINK_FOLLOW);
+        let seen = if follow { dir.metadata(&path)? } else { dir.symlink_metadata(&path)? };
+        own(if seen.is_dir() { 1 } else { cap_std::fs::MetadataExt::nlink(&seen) })?;
         self.real.set_times_at(fd, flags, path, read, written).await
     }
 

@@ -11,7 +11,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 use super::SandboxFault;
 use super::clock::{Standstill, seeded};
 use super::wire::Folder;
-use super::worker::files::{Shared, Volumes};
+use super::worker::files::{Shared, Volumes, apart};
 use crate::model::{Access, Clock, CodeGrant, Name, Preopen, Randomness};
 
 /// What of a grant is built into an interpreter when it starts; a change of it needs a new one.
@@ -58,6 +58,7 @@ pub(crate) fn volumes(grant: &CodeGrant) -> Result<Volumes, SandboxFault> {
         Folder { host, guest, access, quota }
     };
     let folders: Vec<Folder> = grant.files.iter().map(folder).collect();
+    apart(&folders).map_err(SandboxFault::Grant)?;
     Volumes::new(&folders, &SHARED).map_err(SandboxFault::Grant)
 }
 

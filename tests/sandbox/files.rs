@@ -312,7 +312,7 @@ fn folders_to_write_do_not_lie_in_one_another_and_have_quotas() {
         let all = vec![folder("/a", place.path(), quota), folder("/b", &place.path().join(other), quota)];
         let outcome = run_in(&fresh(), "1", &granted(all), &Desk::default());
         assert_eq!(outcome.status, Status::Broken, "{other}");
-        assert!(message(&outcome).contains("/b") && !message(&outcome).contains("tmp"), "{}", message(&outcome));
+        assert!(message(&outcome).contains("/a") && !message(&outcome).contains("tmp"), "{}", message(&outcome));
     }
     let mut bare = folder("/a", place.path(), quota);
     bare.quota = None;

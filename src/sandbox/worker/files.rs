@@ -31,7 +31,7 @@ use place::Place;
 use stream::Written;
 use volume::{At, Volume};
 
-pub(crate) use place::Volumes;
+pub(crate) use place::{Volumes, apart};
 pub(crate) use volume::Shared;
 
 /// Folders that a guest may be listing at a time: each listing is in memory.

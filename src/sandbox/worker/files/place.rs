@@ -60,22 +60,12 @@ impl Volumes {
     /// The volumes of a guest that has `folders`.
     ///
     /// # Errors
-    /// A folder to write without a quota, or one inside another: its files would count in one of them only.
+    /// A folder to write without a quota.
     pub(crate) fn new(folders: &[Folder], shared: &Arc<Shared>) -> Result<Self, String> {
         let mut quotas = BTreeMap::new();
-        let mut roots = Vec::new();
         for folder in folders.iter().filter(|folder| folder.access == Access::Write) {
             let quota = folder.quota.ok_or_else(|| format!("the folder {} has no quota", folder.guest))?;
             quotas.insert(folder.guest.clone(), quota);
-            let root = std::fs::canonicalize(&folder.host)
-                .map_err(|error| format!("the folder for {} cannot be opened: {error}", folder.guest))?;
-            roots.push((root, &folder.guest));
-        }
-        for (at, (root, guest)) in roots.iter().enumerate() {
-            let mut others = roots.iter().enumerate().filter(|(other, _)| *other != at);
-            if let Some((_, (_, other))) = others.find(|(_, (other, _))| root.starts_with(other)) {
-                return Err(format!("the folder for {guest} lies in the one for {other}; give one of them"));
-            }
         }
         Ok(Self { shared: Arc::clone(shared), quotas, ..Self::default() })
     }
@@ -84,4 +74,28 @@ impl Volumes {
     pub(super) fn place(&self, fd: &Resource<Descriptor>) -> Place {
         self.places.get(&fd.rep()).cloned().unwrap_or(Place { volume: None, depth: 0 })
     }
+}
+
+/// Refuses folders to write of which one lies in another: a file there would count in one of them only. It looks at
+/// paths of the host, so it is the gate's to ask and not a locked worker's.
+///
+/// # Errors
+/// Which two; or one that cannot be found.
+pub(crate) fn apart(folders: &[Folder]) -> Result<(), String> {
+    let written: Vec<&Folder> = folders.iter().filter(|folder| folder.access == Access::Write).collect();
+    let root = |folder: &&Folder| {
+        std::fs::canonicalize(&folder.host)
+            .map_err(|error| format!("the folder for {} cannot be opened: {error}", folder.guest))
+    };
+    let roots = written.iter().map(root).collect::<Result<Vec<_>, _>>()?;
+    for (at, (folder, root)) in written.iter().zip(&roots).enumerate() {
+        let inside = |(other, of): (usize, &std::path::PathBuf)| other != at && root.starts_with(of);
+        if let Some(other) = roots.iter().enumerate().position(inside).and_then(|other| written.get(other)) {
+            return Err(format!(
+                "the folder for {} lies in the one for {}; give one of them",
+                folder.guest, other.guest
+            ));
+        }
+    }
+    Ok(())
 }

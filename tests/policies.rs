@@ -1,6 +1,7 @@
 //! Policy files: every fault at its line, all at once; and what `check` finds in whole policies.
 
 use proptest::prelude::*;
+use weir::model::{Checkpoint, Quota, Record, Scratch};
 use weir::policy::{Faults, Policy, Remark, Severity, check, parse};
 
 const HEAD: &str = "[policy]\nid = \"p\"\n";
@@ -98,6 +99,63 @@ fn every_fault_of_code_registries_peers_and_budgets_has_its_line() {
     refused("[accepted]\n\"L1/bad-luck\" = \"why\"", 2, "unknown threat");
     refused("[accepted]\n\"L1/model-stealing\" = \"\"", 2, "one line of 1 to 240 bytes");
     refused("[gate]\nx = 1", 1, "unknown field `gate`");
+}
+
+#[test]
+fn a_folder_to_write_has_a_quota_and_one_to_read_has_none() {
+    let file = |rest: &str| format!("[[code.file]]\nguest = \"/d\"\nhost = \"d\"\n{rest}");
+    refused(&file("access = \"write\""), 1, "[[code.file]] lacks `bytes`");
+    refused(&file("access = \"write\"\nbytes = 1"), 1, "[[code.file]] lacks `files`");
+    refused(
+        &file("access = \"read\"\nbytes = 1"),
+        1,
+        "`bytes` in [[code.file]] is for folders with access = \"write\"",
+    );
+    refused(&file("access = \"read\"\nfiles = 1"), 1, "`files` in [[code.file]] is for folders");
+    refused(&file("access = \"write\"\nbytes = -1\nfiles = 1"), 5, "`bytes` in [[code.file]] is 0 to 1099511627776");
+    refused(&file("access = \"write\"\nbytes = 1\nfiles = 1000001"), 6, "`files` in [[code.file]] is 0 to 1000000");
+    let text = file(
+        "access = \"write\"\nbytes = 10\nfiles = 2\n[[code.file]]\nguest = \"/e\"\nhost = \"e\"\naccess = \"read\"",
+    );
+    let code = read(&format!("{HEAD}{text}")).code.unwrap();
+    let quotas: Vec<_> = code.files.iter().map(|folder| folder.quota).collect();
+    assert_eq!(quotas, [Some(Quota { bytes: 10, files: 2 }), None]);
+    assert_eq!(code.scratch, None, "no session has a folder of its own unless the policy says so");
+}
+
+#[test]
+fn a_scratch_is_a_guest_path_and_a_quota() {
+    let scratch = |rest: &str| format!("[code.scratch]\n{rest}");
+    let code = read(&format!("{HEAD}{}", scratch("guest = \"/work\"\nbytes = 4096\nfiles = 3"))).code.unwrap();
+    assert_eq!(code.scratch, Some(Scratch { guest: "/work".into(), quota: Quota { bytes: 4096, files: 3 } }));
+    refused(&scratch("bytes = 1\nfiles = 1"), 1, "[code.scratch] lacks `guest`");
+    refused(&scratch("guest = \"/w\"\nfiles = 1"), 1, "lacks `bytes`");
+    refused(&scratch("guest = \"/w\"\nbytes = 1"), 1, "lacks `files`");
+    refused(&scratch("guest = \"w\"\nbytes = 1\nfiles = 1"), 2, "absolute path");
+    refused(&scratch("guest = \"/w/../x\"\nbytes = 1\nfiles = 1"), 2, "absolute path");
+    refused(&scratch("guest = \"/w\"\nhost = \"w\"\nbytes = 1\nfiles = 1"), 3, "unknown field `host`");
+    let both = "[code]\n[[code.file]]\nguest = \"/w\"\nhost = \"w\"\naccess = \"read\"\n[code.scratch]\nguest = \"/w\"\nbytes = 1\nfiles = 1";
+    refused(both, 7, "the guest folder `/w` stands twice");
+}
+
+#[test]
+fn packages_checkpoints_and_tapes_are_named_exactly() {
+    let digest = "0123456789abcdef".repeat(4);
+    let pin = |name: &str, digest: &str| format!("[[registry.pin]]\nname = \"{name}\"\nrevision = \"1.2\"\n{digest}");
+    let whole = pin("sympy", &format!("digest = \"sha256:{digest}\"\n"));
+    let code = |line: &str, pins: &str| format!("[code]\n{line}\n[[registry]]\nname = \"pypi\"\n{pins}");
+    let policy =
+        read(&format!("{HEAD}{}", code("packages = [\"sympy\"]\ncheckpoint = \"step\"\nrecord = \"tape\"", &whole)));
+    let read = policy.code.unwrap();
+    let package = &read.packages[0];
+    assert_eq!((package.registry.as_str(), package.name.as_str(), package.version.as_str()), ("pypi", "sympy", "1.2"));
+    assert_eq!(package.digest.hex(), digest);
+    assert_eq!((read.checkpoint, read.record), (Checkpoint::Step, Record::Tape));
+    refused(&code("packages = [\"sympy\"]", ""), 2, "no [[registry.pin]] of this policy does");
+    refused(&code("packages = [\"sympy\"]", &pin("sympy", "")), 2, "needs `digest`");
+    refused(&code("packages = [\"sympy\", \"sympy\"]", &whole), 2, "stands twice");
+    refused(&code("checkpoint = \"always\"", ""), 2, "one of `asked`, `step`");
+    refused(&code("record = \"all\"", ""), 2, "one of `nothing`, `tape`");
 }
 
 #[test]

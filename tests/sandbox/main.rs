@@ -6,6 +6,7 @@ mod bombs;
 mod calls;
 mod closed;
 mod desk;
+mod files;
 mod javascript;
 mod sessions;
 mod steps;

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use weir::audit::Key;
-use weir::model::{Action, Name, Outcome, Seat, Status, Timestamp};
+use weir::model::{Action, Digest, Name, Outcome, OutputFile, Seat, Status, Timestamp};
 use weir::pdp::Compiled;
-use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Sealed, Ticket};
+use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Keeper, Sealed, Ticket};
 use weir::pep::{Durable, Gate, Reserved};
 use weir::policy::Policy;
 use weir::surface::{Config, Desk, Secret, ServeFault, Shutdown, Sidecar, Stop};
+
+use crate::files::Shelf;
 
 pub const AGENT: &str = "agent-token-0123456789";
 pub const OPERATOR: &str = "operator-token-0123456789";
@@ -222,7 +224,7 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 /// An executor that runs a script, one command per line:
-/// `call <tool> <json>`, `import <module>`, `print <text>`, `spin` (until cancelled), `panic`.
+/// `call <tool> <json>`, `import <module>`, `print <text>`, `file <path>`, `spin` (until cancelled), `panic`.
 #[derive(Default)]
 pub struct Script {
     pub started: AtomicUsize,
@@ -232,6 +234,7 @@ pub struct Script {
     pub closed: Mutex<Vec<Name>>,
     /// Ends a `spin` without cancelling it.
     pub release: AtomicBool,
+    pub shelf: Shelf,
 }
 
 impl Executor for Script {
@@ -251,6 +254,11 @@ impl Executor for Script {
                     results.push(inner.call(Action::CodeImport, rest, Map::new()).denial.into());
                 }
                 "print" => outcome.logs.push_str(rest),
+                "file" => {
+                    let (path, digest) = (rest.to_owned(), Some(Digest::of(rest.as_bytes())));
+                    outcome.files.push(OutputFile { path, bytes: rest.len() as u64, digest });
+                    outcome.tape = digest;
+                }
                 "panic" => panic!("a bug in /src/secret.rs"),
                 _ => {
                     while !inner.cancelled() && !self.release.load(Ordering::SeqCst) {
@@ -269,6 +277,10 @@ impl Executor for Script {
 
     fn close(&self, seat: &Seat) {
         self.closed.lock().unwrap().push(seat.name.clone());
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        Some(&self.shelf)
     }
 }
 

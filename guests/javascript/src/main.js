@@ -48,7 +48,7 @@ function bind(request) {
 }
 
 function prepare(request) {
-  number += 1;
+  if (!request.aside) number += 1;
   dropped = null;
   timers.clearAll();
   limit = request.result_bytes;

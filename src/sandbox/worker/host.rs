@@ -10,12 +10,13 @@ use wasmtime::component::{Component, Linker, ResourceTable, ResourceType, WasmSt
 use wasmtime::{Engine, StoreContextMut};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::WasiClocksCtxView;
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
+use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::clock::{Clocks, Monotonic};
+use super::files::{Filed, Files, Volumes};
 use super::lane::Lane;
 use super::meter::Memory;
 use super::system::Sources;
@@ -27,6 +28,7 @@ use crate::sandbox::wire::Request;
 pub(crate) struct Inside {
     pub(crate) wasi: WasiCtx,
     pub(crate) table: ResourceTable,
+    pub(crate) volumes: Volumes,
     /// The standing monotonic clock, nanoseconds; `None` where the machine's is given.
     pub(crate) still: Option<u64>,
     pub(crate) sources: Sources,
@@ -40,6 +42,13 @@ pub(crate) struct Inside {
 impl WasiView for Inside {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl Inside {
+    fn files(&mut self) -> Files<'_> {
+        let real = WasiFilesystemCtxView { ctx: self.wasi.filesystem(), table: &mut self.table };
+        Files { real, volumes: &mut self.volumes }
     }
 }
 
@@ -57,8 +66,8 @@ pub(crate) fn link(linker: &mut Linker<Inside>) -> wasmtime::Result<()> {
     linker.allow_shadowing(false);
     random::insecure::add_to_linker::<_, WasiRandom>(linker, |inside: &mut Inside| inside.wasi.random())?;
     random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |inside: &mut Inside| inside.wasi.random())?;
-    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, Inside::filesystem)?;
-    filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Inside::filesystem)?;
+    filesystem::preopens::add_to_linker::<_, Filed>(linker, Inside::files)?;
+    filesystem::types::add_to_linker::<_, Filed>(linker, Inside::files)?;
     // The interpreter's frame: no environment, no arguments, and an exit that ends this guest alone.
     cli::environment::add_to_linker::<_, WasiCli>(linker, Inside::cli)?;
     cli::exit::add_to_linker::<_, WasiCli>(linker, Inside::cli)?;

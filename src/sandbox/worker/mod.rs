@@ -7,6 +7,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod engine;
+pub(crate) mod files;
 mod filter;
 mod host;
 mod jail;

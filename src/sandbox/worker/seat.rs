@@ -8,6 +8,7 @@ use tokio::runtime::Runtime;
 use wasmtime::Store;
 use wasmtime::component::TypedFunc;
 
+use super::files::Volumes;
 use super::host::Inside;
 use super::noise::Noise;
 use super::raw::Grip;
@@ -38,7 +39,7 @@ impl Live {
     /// What it is given cannot be opened, or the machine has no room; in words for the operator.
     pub(crate) fn start(runtime: &Runtime, spares: &Spares, system: System, noise: Noise) -> Result<Self, String> {
         let started = spares.take().map_err(|error| format!("{error:#}"))?;
-        Self::from(runtime, started, system, noise)
+        Self::from(runtime, spares, started, system, noise)
     }
 
     /// Starts an interpreter in the state that `bytes` are.
@@ -48,16 +49,23 @@ impl Live {
     pub(crate) fn restore(runtime: &Runtime, spares: &Spares, system: System, bytes: &[u8]) -> Result<Self, String> {
         let size = state::size(bytes).map_err(|fault| fault.to_string())?;
         let started = spares.sized(size).map_err(|error| format!("{error:#}"))?;
-        let mut live = Self::from(runtime, started, system, Noise::default())?;
+        let mut live = Self::from(runtime, spares, started, system, Noise::default())?;
         state::give(&mut live, bytes).map_err(|fault| fault.to_string())?;
         Ok(live)
     }
 
-    fn from(runtime: &Runtime, started: Started, system: System, noise: Noise) -> Result<Self, String> {
+    fn from(
+        runtime: &Runtime,
+        spares: &Spares,
+        started: Started,
+        system: System,
+        noise: Noise,
+    ) -> Result<Self, String> {
         let Started { mut store, run, grip } = started;
         let sources = Sources::of(&system, noise);
         let inside = store.data_mut();
         inside.wasi = interface(&system, &sources)?;
+        inside.volumes = Volumes::new(&system.folders, &spares.shared)?;
         inside.sources = sources;
         inside.table.set_max_capacity(RESOURCES);
         inside.still = system.clock.map(|_| system.moved);

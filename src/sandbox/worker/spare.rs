@@ -13,6 +13,7 @@ use wasmtime::component::{InstancePre, TypedFunc};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::WasiCtx;
 
+use super::files::{Shared, Volumes};
 use super::host::Inside;
 use super::meter::Memory;
 use super::noise::Noise;
@@ -42,6 +43,8 @@ pub(crate) struct Spares {
     guest: InstancePre<Inside>,
     kept: Arc<Mutex<Vec<Started>>>,
     refill: SyncSender<()>,
+    /// What folders of all guests hold.
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Spares {
@@ -52,7 +55,7 @@ impl Spares {
         let filler = Filler { engine: engine.clone(), guest: guest.clone(), kept: Arc::clone(&kept), asked };
         // Without the thread everything works, only slower.
         let _ = thread::Builder::new().name("weir-spare".into()).spawn(move || filler.keep());
-        let spares = Self { engine, guest, kept, refill };
+        let spares = Self { engine, guest, kept, refill, shared: Arc::default() };
         spares.ask();
         spares
     }
@@ -100,6 +103,7 @@ pub(crate) fn start(engine: &Engine, guest: &InstancePre<Inside>, size: Option<u
     let inside = Inside {
         wasi: WasiCtx::default(),
         table: Default::default(),
+        volumes: Volumes::default(),
         still: None,
         sources: Sources::of(&System::nothing(), Noise::default()),
         memory: Memory { limit: usize::MAX, bytes: 0, refused: false },

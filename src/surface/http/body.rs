@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
 use serde::de::DeserializeOwned;
 
 use super::app::App;
@@ -22,25 +22,67 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Strict<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
         check_type(request.headers())?;
-        let stated = stated_length(request.headers())?;
-        let kib = u32::try_from(stated.unwrap_or(Limits::JSON_BYTES).div_ceil(1024)).unwrap_or(u32::MAX);
-        let reading = async {
-            // Held while the bytes are: all requests together hold a bounded number of them.
-            let _room = app.body_room.acquire_many(kib).await.map_err(|_| Refusal::stopping())?;
-            let bytes = collect(request.into_body()).await?;
-            parse(&bytes)
-        };
-        tokio::time::timeout(app.config.read_within, reading)
-            .await
-            .unwrap_or_else(|_| Err(Refusal::new(Fault::Slow, "the body did not arrive in time")))
-            .map(Self)
+        let (bytes, _room) = receive(request, app, Limits::JSON_BYTES).await?;
+        parse(&bytes).map(Self)
     }
+}
+
+/// A body of plain bytes.
+pub(super) struct Raw {
+    pub(super) bytes: Vec<u8>,
+    /// Given back with the bytes.
+    _room: Room,
+}
+
+impl Raw {
+    /// Bytes of one, at most.
+    pub(super) const MOST: usize = 16 << 20;
+}
+
+impl FromRequest<Arc<App>> for Raw {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
+        let headers = request.headers();
+        let octets = HeaderValue::from_static("application/octet-stream");
+        if headers.get(header::CONTENT_TYPE) != Some(&octets) || headers.contains_key(header::CONTENT_ENCODING) {
+            let text = "send the file as `Content-Type: application/octet-stream`, not compressed";
+            return Err(Refusal::new(Fault::MediaType, text));
+        }
+        let (bytes, room) = receive(request, app, Self::MOST).await?;
+        Ok(Self { bytes, _room: room })
+    }
+}
+
+/// Room for the bytes of one body: all requests together hold a bounded number of them.
+struct Room {
+    app: Arc<App>,
+    kib: u32,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.app.body_room.add_permits(self.kib as usize);
+    }
+}
+
+/// Reads a body of at most `most` bytes.
+async fn receive(request: Request, app: &Arc<App>, most: usize) -> Result<(Vec<u8>, Room), Refusal> {
+    let stated = stated_length(request.headers(), most)?;
+    let kib = u32::try_from(stated.unwrap_or(most).div_ceil(1024)).unwrap_or(u32::MAX);
+    let reading = async {
+        app.body_room.acquire_many(kib).await.map_err(|_| Refusal::stopping())?.forget();
+        let room = Room { app: app.clone(), kib };
+        Ok((collect(request.into_body(), most).await?, room))
+    };
+    let slow = Err(Refusal::new(Fault::Slow, "the body did not arrive in time"));
+    tokio::time::timeout(app.config.read_within, reading).await.unwrap_or(slow)
 }
 
 /// `bytes` as a `T`, strictly.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     let value = parse_json(bytes).map_err(|fault| match fault {
-        JsonFault::TooLarge(_) => too_large(),
+        JsonFault::TooLarge(_) => too_large(Limits::JSON_BYTES),
         JsonFault::Malformed(text) => Refusal::malformed(format!("the body is not strict JSON: {text}")),
     })?;
     serde_json::from_value(value).map_err(|error| Refusal::malformed(format!("the body has the wrong form: {error}")))
@@ -53,14 +95,14 @@ pub(super) fn present<'de, D: serde::Deserializer<'de>>(
     serde::Deserialize::deserialize(deserializer).map(Some)
 }
 
-async fn collect(mut body: Body) -> Result<Vec<u8>, Refusal> {
+async fn collect(mut body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|_| Refusal::malformed("the body broke off"))?;
         // Trailers are frames without data; nothing reads them.
         if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > Limits::JSON_BYTES {
-                return Err(too_large());
+            if bytes.len() + data.len() > most {
+                return Err(too_large(most));
             }
             bytes.extend_from_slice(&data);
         }
@@ -68,16 +110,16 @@ async fn collect(mut body: Body) -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
-fn too_large() -> Refusal {
-    Refusal::new(Fault::TooLarge, format!("a body has at most {} bytes", Limits::JSON_BYTES))
+fn too_large(most: usize) -> Refusal {
+    Refusal::new(Fault::TooLarge, format!("a body has at most {most} bytes here"))
 }
 
-fn stated_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
+fn stated_length(headers: &HeaderMap, most: usize) -> Result<Option<usize>, Refusal> {
     let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
     let length = value.to_str().ok().and_then(|text| text.parse::<usize>().ok());
     match length {
-        Some(length) if length <= Limits::JSON_BYTES => Ok(Some(length)),
-        _ => Err(too_large()),
+        Some(length) if length <= most => Ok(Some(length)),
+        _ => Err(too_large(most)),
     }
 }
 

@@ -186,6 +186,8 @@ fn done(id: &CallId, carried: bool, answer: Answer) -> Bytes {
         // Refused before it began: what it has of earlier steps stays, what came along was not set.
         "replaced": outcome.replaced || (!ran && carried),
         "notices": outcome.notices,
+        "files": outcome.files,
+        "tape": outcome.tape,
         "usage": outcome.usage,
         "receipt": answer.receipt.map(|receipt| receipt.receipt_id),
     });
@@ -217,6 +219,8 @@ fn broken(id: &CallId) -> Bytes {
         "reason": reason.code,
         "replaced": true,
         "notices": [],
+        "files": [],
+        "tape": null,
         "usage": {},
         "receipt": null,
     });

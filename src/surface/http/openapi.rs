@@ -25,7 +25,7 @@ pub(super) async fn serve() -> Response {
 pub fn openapi() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in ROUTES {
-        let methods = paths.entry(route.path).or_insert_with(|| json!({}));
+        let methods = paths.entry(shown(route)).or_insert_with(|| json!({}));
         if let Value::Object(methods) = methods {
             methods.insert(route.method.as_str().to_ascii_lowercase(), operation(route));
         }
@@ -51,6 +51,11 @@ pub fn openapi() -> Value {
     })
 }
 
+/// The path as OpenAPI writes it, which knows no parameter of several parts.
+fn shown(route: &Route) -> String {
+    route.path.replace("{*", "{")
+}
+
 fn operation(route: &Route) -> Value {
     let mut operation = json!({
         "operationId": id(route),
@@ -60,7 +65,11 @@ fn operation(route: &Route) -> Value {
         "responses": responses(route),
     });
     if let (Value::Object(map), Some(schema)) = (&mut operation, route.body) {
-        let content = json!({"application/json": {"schema": reference(schema)}});
+        let content = if schema.contains('/') {
+            json!({schema: {"schema": {"type": "string", "format": "binary"}}})
+        } else {
+            json!({"application/json": {"schema": reference(schema)}})
+        };
         map.insert("requestBody".into(), json!({"required": true, "content": content}));
     }
     operation
@@ -68,7 +77,7 @@ fn operation(route: &Route) -> Value {
 
 /// `get_v1_sessions_session_event` and so on.
 fn id(route: &Route) -> String {
-    let path: String = route.path.chars().filter(|c| !matches!(c, '{' | '}')).collect();
+    let path: String = route.path.chars().filter(|c| !matches!(c, '{' | '}' | '*')).collect();
     let words = path.split(['/', '.']).filter(|word| !word.is_empty());
     words.fold(route.method.as_str().to_ascii_lowercase(), |id, word| format!("{id}_{word}"))
 }
@@ -84,8 +93,11 @@ fn security(scope: Scope) -> Value {
 
 fn parameters(route: &Route) -> Vec<Value> {
     let in_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let in_path =
-        in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": reference("Name")}));
+    let in_path = in_path.map(|name| match name.strip_prefix('*') {
+        Some(name) => json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"},
+            "description": "relative, with `/` between its parts; no part is empty, `.` or `..`"}),
+        None => json!({"name": name, "in": "path", "required": true, "schema": reference("Name")}),
+    });
     let in_query = route.query.iter().map(|(name, about)| {
         json!({"name": name, "in": "query", "required": false, "description": about, "schema": {"type": "string"}})
     });
@@ -141,7 +153,7 @@ mod tests {
         let document = openapi();
         let mut ids = HashSet::new();
         for route in ROUTES {
-            let described = &document["paths"][route.path][route.method.as_str().to_ascii_lowercase()];
+            let described = &document["paths"][shown(route)][route.method.as_str().to_ascii_lowercase()];
             assert_eq!(described["summary"], route.about, "{} {}", route.method, route.path);
             assert!(ids.insert(described["operationId"].to_string()), "{} twice", described["operationId"]);
             let open = route.scope == Scope::Open;

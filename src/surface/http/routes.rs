@@ -15,7 +15,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::auth::{Scope, identify, permit};
 use super::error::{Fault, Refusal};
-use super::{approvals, authzen, decide, execute, openapi, page, read, session};
+use super::{approvals, authzen, decide, execute, files, openapi, page, read, session};
 
 type Mount = fn(MethodFilter) -> MethodRouter<Arc<App>>;
 
@@ -76,6 +76,12 @@ routes! {
         execute::stop, "Cancels an execution";
     DELETE "/v1/sessions/{session}" Agent NONE, &[] => 200 "Nothing" [NotFound]
         session::delete, "Closes a session and forgets its variables";
+    GET "/v1/sessions/{session}/files" Agent NONE, &[] => 200 "Files" [NotFound Malformed Conflict TooLarge]
+        files::list, "The files in the session's folder";
+    GET "/v1/sessions/{session}/files/{*path}" Agent NONE, &[] => 200 "application/octet-stream" [NotFound Malformed Conflict TooLarge]
+        files::read, "One of them; the path's parts stand as they are";
+    PUT "/v1/sessions/{session}/files/{*path}" Agent Some("application/octet-stream"), &[] => 200 "File" [NotFound Conflict Stopping]
+        files::write, "Puts a file into the session's folder, within its quota";
     POST "/v1/decide" Agent Some("Decide"), &[] => 200 "Decided" [NotFound Busy Stopping]
         decide::decide, "Decides a call that the host runs itself; on allow its amounts are held";
     POST "/v1/outcome" Agent Some("Outcome"), &[] => 200 "Recorded" [NotFound JournalFailed]

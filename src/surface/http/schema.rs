@@ -105,6 +105,12 @@ fn sessions() -> Value {
             "limits": {"type": ["object", "null"], "description": "bounds of one execution; null when no code may run"},
         })),
         "Run": object(&["run"], &json!({"run": name()})),
+        "Files": object(&["files"], &json!({"files": list(&reference("File"))})),
+        "File": object(&["path", "bytes", "digest"], &json!({
+            "path": text("below the session's folder, `/` between the parts"),
+            "bytes": {"type": "integer", "minimum": 0},
+            "digest": {"oneOf": [reference("Digest"), {"type": "null"}], "description": "null for a file that was removed"},
+        })),
     })
 }
 
@@ -123,6 +129,8 @@ fn execution() -> Value {
         "event": {"const": "done"}, "execution": name(), "status": status, "output": reference("Tagged"),
         "logs": text("what was printed"), "is_final": {"type": "boolean"}, "error": guest,
         "denial": {"type": ["string", "null"]}, "reason": {"type": ["string", "null"]}, "replaced": {"type": "boolean"}, "notices": list(&text("something that the agent must be told")),
+        "files": list(&reference("File")),
+        "tape": {"type": ["string", "null"], "description": "digest of what the execution can be replayed from"},
         "usage": reference("Amounts"), "receipt": {"type": ["string", "null"]},
     });
     let all = [
@@ -137,6 +145,8 @@ fn execution() -> Value {
         "reason",
         "replaced",
         "notices",
+        "files",
+        "tape",
         "usage",
         "receipt",
     ];

@@ -2,6 +2,7 @@
 
 mod entry;
 mod hosting;
+mod keeping;
 mod life;
 mod reading;
 mod rig;

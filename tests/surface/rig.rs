@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::keeping::Shelf;
 use serde_json::{Map, Value, json};
 use weir::audit::Key;
 use weir::model::{Action, Name, Outcome, Seat, Status, Timestamp};
 use weir::pdp::Compiled;
-use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Sealed, Ticket};
+use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Keeper, Sealed, Ticket};
 use weir::pep::{Durable, Gate, Reserved};
 use weir::policy::Policy;
 use weir::surface::{Config, Desk, Secret, ServeFault, Shutdown, Sidecar, Stop};
@@ -229,7 +230,11 @@ pub struct Script {
     pub stopped: AtomicUsize,
     /// How each tool call ended.
     pub tools: Mutex<Vec<Status>>,
+    /// Seats that were parted with, and those of them that may come back.
     pub closed: Mutex<Vec<Name>>,
+    pub rested: Mutex<Vec<Name>>,
+    /// What it keeps.
+    pub shelf: Shelf,
     /// Ends a `spin` without cancelling it.
     pub release: AtomicBool,
 }
@@ -238,6 +243,7 @@ impl Executor for Script {
     fn execute(&self, work: &Durable<Reserved>, inner: &dyn Inner) -> Outcome {
         self.started.fetch_add(1, Ordering::SeqCst);
         let code = work.call().args["code"].as_str().unwrap().to_owned();
+        self.shelf.ran(&work.call().subject.seat());
         let mut outcome = Outcome::of(Status::Done);
         let mut results = Vec::new();
         for line in code.lines() {
@@ -269,6 +275,15 @@ impl Executor for Script {
 
     fn close(&self, seat: &Seat) {
         self.closed.lock().unwrap().push(seat.name.clone());
+    }
+
+    fn rest(&self, seat: &Seat) {
+        self.close(seat);
+        self.rested.lock().unwrap().push(seat.name.clone());
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        Some(&self.shelf)
     }
 }
 

@@ -162,7 +162,8 @@ pub(super) fn cause(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "this user may not".to_owned(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
-        io::ErrorKind::FilesystemLoop => "there is a link in its place".to_owned(),
+        // A link is not followed (`NO_FOLLOW`).
+        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => "it is a link".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -83,7 +83,7 @@ impl Tapes {
             zstd::stream::read::Decoder::new(packed.as_slice())?.take(most).read_to_end(&mut plain)?;
             if Digest::of(&plain) == *digest { Ok(plain) } else { Err(io::ErrorKind::InvalidData.into()) }
         };
-        read().map_err(|error| match error.kind() {
+        read().map_err(|error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => {
                 KeepFault::Absent("tape of this execution; it was not kept, or made room for newer ones")
             }

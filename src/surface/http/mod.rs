@@ -14,6 +14,7 @@ mod decide;
 mod error;
 mod execute;
 mod execution;
+mod keep;
 mod listener;
 mod metrics;
 mod openapi;

@@ -196,7 +196,8 @@ fn a_copy_has_the_labels_of_its_source() {
         let text = text.replacen("effect = \"read\"", "effect = \"read\"\nlabels = [\"seen\"]", 1);
         let rule = "[[rule]]\nid = \"sealed\"\neffect = \"deny\"\nactions = [\"tool.call\"]\nresources = [\"paid\"]\n\
             when = \"context.labels.contains(\\\"seen\\\")\"\nreason = \"the test says so\"\n";
-        setup.policy = weir::policy::parse(format!("{text}\n{rule}").as_bytes(), "policy.toml").unwrap();
+        let names = "[labels]\nnames = [\"seen\"]\n";
+        setup.policy = weir::policy::parse(format!("{text}\n{names}\n{rule}").as_bytes(), "policy.toml").unwrap();
     });
     let decide = |session: &str, tool: &str| {
         rig.post("/v1/decide", json!({"session": session, "action": "tool.call", "resource": tool})).json()

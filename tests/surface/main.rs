@@ -1,5 +1,7 @@
 //! The sidecar over real sockets: a plain client, a real gate, a scripted executor.
 
+#[cfg(feature = "cli")]
+mod command;
 mod entry;
 mod hosting;
 mod keeping;

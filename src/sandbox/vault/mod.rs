@@ -80,6 +80,9 @@ pub struct Vault {
 }
 
 impl Vault {
+    /// The vault's folder in a store.
+    pub const FOLDER: &str = "sessions";
+
     /// Opens the vault in `folder`, makes it when there is none, and clears away what a crash left half done.
     ///
     /// # Errors
@@ -422,6 +425,13 @@ mod tests {
             handles: vec!["0123456789abcdef0123456789abcdef".into()],
             memory_bytes,
             extra: vec![3],
+        }
+    }
+
+    impl Vault {
+        /// Keeps something of `seat`.
+        pub(crate) fn put_example(&self, seat: &Seat) -> Point {
+            put(self, seat, Class::Point, b"example").unwrap()
         }
     }
 

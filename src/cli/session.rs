@@ -288,7 +288,7 @@ mod tests {
             let key = VaultKey::beside(home.path()).unwrap();
             Vault::open(home.path().join(Vault::FOLDER), key, Caps::default()).unwrap()
         };
-        assert!(matches!(store(home.path()), Ok(Place::Store(None, None))));
+        assert!(matches!(store(home.path()), Ok(Place::Store(None, _))));
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing is made by looking");
         let vault = open();
         let point = vault.put_example(&seat("coder", "one"));

@@ -100,6 +100,16 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(String, fs::Metadata)>> {
     Ok(found)
 }
 
+/// True for a name that this vault gives to files, and for one of a file that is being written.
+pub(super) fn is_ours(name: &str) -> bool {
+    is_id(name) || name.strip_suffix(PART).is_some_and(|name| name.ends_with('.'))
+}
+
+/// True for 32 lower-case hexadecimal digits.
+pub(super) fn is_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 /// A writer that takes at most so many bytes.
 pub(super) struct Bounded<W> {
     pub(super) out: W,

@@ -30,7 +30,7 @@ pub use key::VaultKey;
 use crate::model::{Digest, Seat, Timestamp};
 use crate::pep::port::{KeepFault, Kept, Point};
 use crate::sandbox::wire;
-use disk::{Bounded, Part};
+use disk::{Bounded, Part, is_id, is_ours};
 use index::{Entry, Index, Sheet};
 use seal::{Opener, Sealer, opened, sealed};
 use tapes::Tapes;
@@ -96,10 +96,7 @@ impl Vault {
         let tapes = Tapes::open(folder.join(TAPES), caps.tape_bytes).map_err(|error| unusable(&error))?;
         let index = read_index(&folder, &key)?;
         let vault = Self { folder, key, caps, index: Mutex::new(Index::default()), tapes };
-        let index = match index {
-            Some(index) => index,
-            None => Index::default(),
-        };
+        let index = index.unwrap_or_default();
         // Also brings a mark up to date that a crash left one change behind.
         vault.save(&index).map_err(|error| unusable(&error))?;
         vault.clear(&index).map_err(|error| unusable(&error))?;
@@ -382,15 +379,6 @@ fn mark_of(folder: &Path) -> io::Result<(&Path, String)> {
     let (parent, name) = folder.parent().zip(folder.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     Ok((parent, format!("{}-mark", name.to_string_lossy())))
-}
-
-/// True for a name that this vault gives to files, and for one of a file that is being written.
-fn is_ours(name: &str) -> bool {
-    is_id(name) || name.strip_suffix(disk::PART).is_some_and(|name| name.ends_with('.'))
-}
-
-fn is_id(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn fresh() -> Result<String, KeepFault> {

@@ -316,7 +316,7 @@ mod tests {
         let point = json!({"id": "0f\u{1b}[2J", "at": 0, "steps": 3, "bytes": 3_500_000});
         let row = json!({"session": "one", "org": "acme", "agent": "coder", "guest": "python", "open": false,
             "live": true, "steps": 3, "memory_bytes": 27_000_000, "checkpoints": [point]});
-        let listed = table(&[row.clone()]);
+        let listed = table(std::slice::from_ref(&row));
         let lines: Vec<&str> = listed.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].find("STATE"), lines[1].find("in memory"), "{listed}");

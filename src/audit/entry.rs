@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Chain, Key, PublicKey, Receipt};
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Timestamp, canonical};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp, canonical};
 
 /// One entry: its place in the chain, when, and what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,13 @@ pub enum Body {
         by: Amounts,
         /// Who approved and how.
         approval: String,
+    },
+    /// A session began as a copy of another one of the same agent: what it has seen goes with it.
+    Fork {
+        /// The copy; its session and no delegation.
+        subject: Subject,
+        /// The session that was copied.
+        from: Name,
     },
     /// A call ended, or was refused before it began.
     Outcome(Box<OutcomeEntry>),

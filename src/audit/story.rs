@@ -54,7 +54,7 @@ impl<'k> Story<'k> {
         require(!first || matches!(entry.body, Body::Open { .. }), "the first entry does not open the store")?;
         match &entry.body {
             Body::Open { key, .. } => require(*key == self.key.hex(), "the store was opened with another key")?,
-            Body::Policy { .. } | Body::Raise { .. } => {}
+            Body::Policy { .. } | Body::Raise { .. } | Body::Fork { .. } => {}
             Body::Intent { call, args, policy, approval, .. } => {
                 require(call.args.is_empty(), "the intent holds arguments in the clear")?;
                 let asked = Asked::of(call, *args);

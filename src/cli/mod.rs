@@ -4,6 +4,7 @@
 //! 1 the program or the check failed, 2 usage or policy, 3 denied, 4 budget or limit.
 
 mod audit;
+mod client;
 mod compose;
 mod demo;
 mod explain;
@@ -13,6 +14,7 @@ mod profile;
 mod run;
 mod score;
 mod serve;
+mod session;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,8 @@ enum Command {
     Audit(audit::Args),
     /// Show the risk factors as declared, permitted and observed.
     Score(score::Args),
+    /// Show, copy, roll back or remove sessions that are kept.
+    Session(session::Args),
     /// Build the Python guest ahead of time, or list what is cached.
     Guest(guest::Args),
     /// Run guests behind the second wall; started by the gate alone.
@@ -66,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Score(args) => score::run(args),
+        Command::Session(args) => session::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Worker => return crate::sandbox::worker_main(),
     };

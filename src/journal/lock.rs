@@ -10,11 +10,21 @@ use std::path::Path;
 use super::folder;
 use crate::pep::port::JournalFault;
 
+/// The lock's file in a store's folder.
+const FILE: &str = "journal.lock";
+
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "closing the file is what releases the lock")] File);
+pub struct Lock(#[expect(dead_code, reason = "closing the file is what releases the lock")] File);
 
 impl Lock {
+    /// Takes the lock of the store in `dir`, so that no gate uses it meanwhile.
+    ///
+    /// # Errors
+    /// Another process holds it (named by its pid), or the file cannot be made.
+    pub fn hold(dir: &Path) -> Result<Self, JournalFault> {
+        Self::take(&dir.join(FILE))
+    }
     /// Takes the lock on `path`.
     ///
     /// # Errors

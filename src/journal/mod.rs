@@ -27,6 +27,7 @@ pub use memory::Memory;
 pub use {
     home::home,
     key::{key, public_key},
+    lock::Lock,
     reader::Reader,
     sqlite::{FILE, Fsync, Sqlite},
 };

@@ -20,7 +20,6 @@ use crate::pep::port::{Head, Journal, JournalFault, Sealed, Ticket};
 
 /// The store's file in its folder.
 pub const FILE: &str = "journal.db";
-const LOCK: &str = "journal.lock";
 pub(super) const FORMAT: i64 = 1;
 
 pub(super) const SCHEMA: &str = "
@@ -69,7 +68,7 @@ impl Sqlite {
             JournalFault(format!("the store's folder cannot be used: {}", folder::cause(error)))
         };
         folder::create(dir).map_err(|error| unusable(&error))?;
-        let lock = Lock::take(&dir.join(LOCK))?;
+        let lock = Lock::hold(dir)?;
         let path = dir.join(FILE);
         folder::private(&path).and_then(|_| folder::sync(dir)).map_err(|error| unusable(&error))?;
         let store = connect(&path)?;

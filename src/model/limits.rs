@@ -31,6 +31,8 @@ impl Limits {
     pub const SESSIONS: usize = 1_024;
     /// Native stack of a guest when a policy does not say, bytes.
     pub const STACK_BYTES: u64 = 8 << 20;
+    /// Bytes of all sessions' own folders together.
+    pub const SCRATCH_BYTES: u64 = 64 << 30;
     /// Memory that all guests of one agent together may map for writing, bytes; what they touch is bounded per guest.
     pub const WORKER_BYTES: u64 = 96 << 30;
 }

@@ -116,6 +116,20 @@ impl Gate {
         pip::gather(&locked.state.ledger, locked.state.session(subject), &limits, subject)
     }
 
+    /// Records that the session of `subject` begins as a copy of the session `from` of the same agent, so that
+    /// its labels and what a person last consented to go along. Durable when it returns.
+    ///
+    /// # Errors
+    /// The journal could not record it; the gate is closed then and denies everything.
+    pub fn fork(&self, subject: &Subject, from: &Name) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let body = Body::Fork { subject: subject.clone(), from: from.clone() };
+        let (_, ticket) = self.write(&mut locked, body);
+        locked.state.forked(subject, from);
+        drop(locked);
+        self.wait(Some(ticket))
+    }
+
     /// Every account with what it has posted and pending.
     #[must_use]
     pub fn balances(&self) -> Vec<Balance> {

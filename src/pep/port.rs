@@ -66,6 +66,11 @@ pub trait Executor: Send + Sync {
         let _ = seat;
     }
 
+    /// Leaves a seat for a while: what is kept of it may come back. One that can keep nothing forgets it.
+    fn rest(&self, seat: &Seat) {
+        self.close(seat);
+    }
+
     /// What it keeps between executions, for whoever owns the session; `None` where it keeps nothing.
     fn keeper(&self) -> Option<&dyn Keeper> {
         None

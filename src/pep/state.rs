@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
 use crate::ledger::{AccountId, Ledger, Limit, ReplayFault};
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Subject};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
@@ -47,6 +47,7 @@ impl State {
                 self.admitted(call, approval.is_some());
             }
             Body::Raise { budget, account, by, .. } => self.raise(budget, account, by),
+            Body::Fork { subject, from } => self.forked(subject, from),
             Body::Outcome(outcome) => {
                 self.ledger.replay_outcome(&outcome.call, outcome.posted)?;
                 self.ended(outcome);
@@ -57,6 +58,14 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Notes that the session of `subject` began as a copy of `from`: variables carry what labels forbid to
+    /// pass on, so labels go where variables go.
+    pub fn forked(&mut self, subject: &Subject, from: &Name) {
+        let source = session_of(&Subject { session: from.clone(), ..subject.clone() });
+        let inherited = self.sessions.get(&source).cloned().unwrap_or_default();
+        self.sessions.entry(session_of(subject)).or_default().inherit(inherited);
     }
 
     /// Notes that a call was admitted; its amounts are held already.

@@ -21,6 +21,13 @@ impl Session {
         self.since_person = if approved { 0 } else { self.since_person.saturating_add(1) };
     }
 
+    /// Adds what the session had seen of which this one is a copy.
+    pub fn inherit(&mut self, from: Self) {
+        self.labels.extend(from.labels);
+        self.since_person = self.since_person.max(from.since_person);
+        self.last = from.last.or(self.last);
+    }
+
     /// Adds what one call showed. Only `labels` of calls that ran may be given.
     pub fn observe(&mut self, evidence: &Evidence, labels: &[String]) {
         if !matches!(evidence.happened, Happened::Denied | Happened::Exhausted) {

@@ -18,7 +18,9 @@ mod scratch;
 mod session;
 mod step;
 mod tagged;
+mod tape;
 mod terms;
+mod vault;
 mod walk;
 mod wire;
 mod worker;
@@ -35,14 +37,16 @@ use serde_json::{Map, Value};
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
 pub use session::Key;
+pub use vault::{Caps, Vault, VaultKey};
 pub use workers::Wall;
 
 use crate::model::{CodeGrant, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
-use crate::pep::port::{Executor, Inner};
+use crate::pep::port::{Executor, Inner, KeepFault};
 use crate::pep::{Durable, Reserved};
 use cache::Cache;
+use scratch::Scratches;
 use session::{Place, Sessions};
-use wire::Terms;
+use wire::{System, Terms};
 use workers::{Owner, Workers};
 
 /// How a sandbox is opened.
@@ -51,8 +55,10 @@ pub struct SandboxConfig {
     pub cache: Option<PathBuf>,
     /// Sessions whose variables are kept at most; the least recently used one goes first.
     pub sessions: usize,
-    /// Private memory of one agent's worker, bytes.
+    /// Memory that one agent's worker may map for writing, bytes.
     pub memory_bytes: u64,
+    /// Where sessions have their own folders; `None` gives none.
+    pub scratch: Option<PathBuf>,
     /// What stands around the guests.
     pub wall: Wall,
     /// Told of the first build, which takes about half a minute.
@@ -64,7 +70,14 @@ impl SandboxConfig {
     #[must_use]
     pub fn new(wall: Wall) -> Self {
         let progress = Arc::new(Silent);
-        Self { cache: None, sessions: Limits::SESSIONS, memory_bytes: Limits::WORKER_BYTES, wall, progress }
+        Self {
+            cache: None,
+            sessions: Limits::SESSIONS,
+            memory_bytes: Limits::WORKER_BYTES,
+            scratch: None,
+            wall,
+            progress,
+        }
     }
 }
 
@@ -76,6 +89,7 @@ pub struct Sandbox {
     guests: Mutex<BTreeMap<&'static str, Terms>>,
     workers: Arc<Workers>,
     sessions: Sessions,
+    scratches: Option<Scratches>,
 }
 
 /// The guest of programs whose call names none.
@@ -114,7 +128,10 @@ impl Sandbox {
         workers.prepare();
         let guests = Mutex::new(BTreeMap::from([(row.name, base)]));
         let sessions = Sessions::new(config.sessions);
-        Ok(Self { cache, memory_bytes: config.memory_bytes, guests, workers, sessions })
+        let open = |root| Scratches::open(root, Limits::SCRATCH_BYTES);
+        let scratches = config.scratch.map(open).transpose();
+        let scratches = scratches.map_err(|fault| SandboxFault::Grant(fault.to_string()))?;
+        Ok(Self { cache, memory_bytes: config.memory_bytes, guests, workers, sessions, scratches })
     }
 
     /// The terms of the guest `name`, which the cache must have.
@@ -159,7 +176,7 @@ impl Sandbox {
         let (mut place, start) = match taken.live.take() {
             Some(place) => (place, None),
             None => match self.place(key, work.grant) {
-                Ok(place) => (place, Some(terms::system(&key.place(), work.grant))),
+                Ok((place, system)) => (place, Some(system)),
                 Err(fault) => {
                     self.sessions.put_back(taken, None);
                     return fault.outcome();
@@ -167,6 +184,7 @@ impl Sandbox {
             },
         };
         let (mut outcome, alive) = step::run(&mut place, start, work);
+        self.collect(key, work.grant, &mut outcome);
         let keeps = work.grant.keep != Keep::Nothing;
         if !alive && keeps {
             outcome.notices.push(session::LOST.to_owned());
@@ -177,11 +195,36 @@ impl Sandbox {
         outcome
     }
 
-    /// A place for a new interpreter, in the worker of its agent.
-    fn place(&self, key: &Key, grant: &CodeGrant) -> Result<Place, SandboxFault> {
-        let owner = Owner { org: key.seat.org.clone(), agent: key.seat.agent.clone() };
-        let hand = self.workers.of(&owner, &terms::terms(&self.guest(&key.guest)?, grant))?;
-        Ok(Place::new(hand, key, grant))
+    /// A place for a new interpreter, in the worker of its agent, and what it starts with.
+    fn place(&self, key: &Key, grant: &CodeGrant) -> Result<(Place, System), SandboxFault> {
+        let seat = key.place();
+        let owner = Owner { org: seat.org.clone(), agent: seat.agent.clone() };
+        let (own, agents) = match (&grant.scratch, &self.scratches) {
+            (None, _) => (None, None),
+            (Some(scratch), Some(scratches)) => {
+                let told = |fault: KeepFault| SandboxFault::Grant(fault.to_string());
+                let own = scratches.make(&key.seat, &scratch.quota).map_err(told)?;
+                (Some(own), Some(scratches.agent_folder(&key.seat).map_err(told)?))
+            }
+            (Some(_), None) => return Err(SandboxFault::Grant("this gate has no place for a scratch folder".into())),
+        };
+        let folders = terms::folders(grant, own)?;
+        let hand = self.workers.of(&owner, &terms::terms(&self.guest(&key.guest)?, grant, agents))?;
+        Ok((Place::new(hand, key, grant), terms::system(&seat, grant, folders)))
+    }
+
+    /// What the step left in the session's folder.
+    fn collect(&self, key: &Key, grant: &CodeGrant, outcome: &mut Outcome) {
+        let (Some(_), Some(scratches)) = (&grant.scratch, &self.scratches) else { return };
+        match scratches.changes(&key.seat) {
+            Ok(changes) => {
+                outcome.files = changes.files;
+                outcome.notices.extend(changes.notices);
+            }
+            Err(fault) => {
+                outcome.notices.push(format!("What the step left in its folder could not be collected: {fault}."))
+            }
+        }
     }
 }
 

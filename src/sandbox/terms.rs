@@ -40,9 +40,8 @@ impl Given {
 pub(crate) fn folders(grant: &CodeGrant, scratch: Option<PathBuf>) -> Result<Vec<Folder>, SandboxFault> {
     let mut folders = Vec::new();
     for file in &grant.files {
-        fs::read_dir(&file.host).map_err(|error| {
-            SandboxFault::Grant(format!("the folder for {} cannot be opened: {error}", file.guest))
-        })?;
+        fs::read_dir(&file.host)
+            .map_err(|error| SandboxFault::Grant(format!("the folder for {} cannot be opened: {error}", file.guest)))?;
         let quota = file.quota.filter(|_| file.access == Access::Write);
         folders.push(Folder { host: file.host.clone(), guest: file.guest.clone(), access: file.access, quota });
     }

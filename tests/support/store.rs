@@ -185,7 +185,11 @@ impl Story {
                 self.expired.push(call.clone());
                 self.ends.entry(call.clone()).or_default().push(*posted);
             }
-            Body::Open { .. } | Body::Policy { .. } | Body::Raise { .. } | Body::Checkpoint { .. } => {}
+            Body::Open { .. }
+            | Body::Policy { .. }
+            | Body::Raise { .. }
+            | Body::Fork { .. }
+            | Body::Checkpoint { .. } => {}
         }
     }
 

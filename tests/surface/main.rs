@@ -1,8 +1,11 @@
 //! The sidecar over real sockets: a plain client, a real gate, a scripted executor.
 
+#[cfg(feature = "cli")]
+mod command;
 mod entry;
 mod files;
 mod hosting;
+mod keeping;
 mod life;
 mod reading;
 mod rig;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::keeping::Shelf;
 use serde_json::{Map, Value, json};
 use weir::audit::Key;
 use weir::model::{Action, Digest, Name, Outcome, OutputFile, Seat, Status, Timestamp};
@@ -17,8 +18,6 @@ use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Keepe
 use weir::pep::{Durable, Gate, Reserved};
 use weir::policy::Policy;
 use weir::surface::{Config, Desk, Secret, ServeFault, Shutdown, Sidecar, Stop};
-
-use crate::files::Shelf;
 
 pub const AGENT: &str = "agent-token-0123456789";
 pub const OPERATOR: &str = "operator-token-0123456789";
@@ -231,16 +230,20 @@ pub struct Script {
     pub stopped: AtomicUsize,
     /// How each tool call ended.
     pub tools: Mutex<Vec<Status>>,
+    /// Seats that were parted with, and those of them that may come back.
     pub closed: Mutex<Vec<Name>>,
+    pub rested: Mutex<Vec<Name>>,
+    /// What it keeps.
+    pub shelf: Shelf,
     /// Ends a `spin` without cancelling it.
     pub release: AtomicBool,
-    pub shelf: Shelf,
 }
 
 impl Executor for Script {
     fn execute(&self, work: &Durable<Reserved>, inner: &dyn Inner) -> Outcome {
         self.started.fetch_add(1, Ordering::SeqCst);
         let code = work.call().args["code"].as_str().unwrap().to_owned();
+        self.shelf.ran(&work.call().subject.seat());
         let mut outcome = Outcome::of(Status::Done);
         let mut results = Vec::new();
         for line in code.lines() {
@@ -277,6 +280,11 @@ impl Executor for Script {
 
     fn close(&self, seat: &Seat) {
         self.closed.lock().unwrap().push(seat.name.clone());
+    }
+
+    fn rest(&self, seat: &Seat) {
+        self.close(seat);
+        self.rested.lock().unwrap().push(seat.name.clone());
     }
 
     fn keeper(&self) -> Option<&dyn Keeper> {

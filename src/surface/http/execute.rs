@@ -140,8 +140,8 @@ fn start(app: &Arc<App>, begun: Begun, call: Call) -> Result<(), Refusal> {
         let host = Hosted { execution: execution.clone(), tools };
         let event = catch_unwind(AssertUnwindSafe(|| walk(&inner, call, &host)));
         let close = execution.end(event.unwrap_or_else(|_| broken(execution.id())));
-        if close {
-            drop(catch_unwind(AssertUnwindSafe(|| inner.executor.close(&subject.seat()))));
+        if let Some(parting) = close {
+            drop(catch_unwind(AssertUnwindSafe(|| parting.tell(&*inner.executor, &subject.seat()))));
         }
         inner.active.send_modify(|active| *active -= 1);
     });

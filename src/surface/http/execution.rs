@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use super::error::{Fault, Refusal};
 use super::metrics::outside;
-use crate::model::{CallId, Limits, Millis, Outcome, Status};
-use crate::pep::port::{ToolHost, ToolSpec};
+use crate::model::{CallId, Limits, Millis, Outcome, Seat, Status};
+use crate::pep::port::{Executor, ToolHost, ToolSpec};
 use crate::surface::lock;
 
 /// One execution.
@@ -37,8 +37,27 @@ struct State {
     waiting: bool,
     /// Since when nobody waits although the host owes nothing.
     alone: Option<Instant>,
-    /// The session is to be forgotten by the executor once this has ended.
-    close: bool,
+    /// How the executor is to part with the session once this has ended.
+    close: Option<Parting>,
+}
+
+/// How a session ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// For good: nothing of it is kept.
+    Forget,
+    /// For now: what is kept of it may be gone on with later.
+    Rest,
+}
+
+impl Parting {
+    /// Makes `executor` part with `seat`.
+    pub(super) fn tell(self, executor: &dyn Executor, seat: &Seat) {
+        match self {
+            Self::Forget => executor.close(seat),
+            Self::Rest => executor.rest(seat),
+        }
+    }
 }
 
 enum Phase {
@@ -57,7 +76,7 @@ enum Seen {
 impl Execution {
     /// An execution that is about to start and whose starter is about to wait.
     pub(super) fn new(id: CallId) -> Arc<Self> {
-        let state = State { phase: Phase::Running, ticket: 0, waiting: false, alone: None, close: false };
+        let state = State { phase: Phase::Running, ticket: 0, waiting: false, alone: None, close: None };
         Arc::new(Self {
             id,
             cancelled: AtomicBool::new(false),
@@ -91,8 +110,8 @@ impl Execution {
         !matches!(state.phase, Phase::Ended { .. }) && state.alone.is_some_and(|since| since.elapsed() >= lost_after)
     }
 
-    /// Ends it with its last event; true when the executor shall forget the session now.
-    pub(super) fn end(&self, event: Bytes) -> bool {
+    /// Ends it with its last event; says how the executor shall part with the session now, if it shall.
+    pub(super) fn end(&self, event: Bytes) -> Option<Parting> {
         let mut state = lock(&self.state);
         state.phase = Phase::Ended { event };
         let close = state.close;
@@ -101,10 +120,10 @@ impl Execution {
         close
     }
 
-    /// True when it has ended, so that the session can be forgotten now; otherwise its end does that.
-    pub(super) fn close_at_end(&self) -> bool {
+    /// True when it has ended, so that the executor can part with the session now; otherwise its end does that.
+    pub(super) fn close_at_end(&self, parting: Parting) -> bool {
         let mut state = lock(&self.state);
-        state.close = true;
+        state.close = Some(parting);
         matches!(state.phase, Phase::Ended { .. })
     }
 
@@ -308,7 +327,7 @@ mod tests {
         execution.resume(&id("c"), done(2)).unwrap();
         assert_eq!(execution.resume(&id("c"), done(3)).unwrap_err().fault, Fault::Conflict);
         assert_eq!(thread.join().unwrap().output, Value::from(2));
-        assert!(!execution.end(Bytes::from_static(b"{}")));
+        assert!(execution.end(Bytes::from_static(b"{}")).is_none());
         assert_eq!(execution.resume(&id("c"), done(4)).unwrap_err().fault, Fault::Conflict);
     }
 
@@ -366,7 +385,7 @@ mod tests {
     #[test]
     fn the_session_is_forgotten_exactly_once() {
         let (before, after) = (Execution::new(id("a")), Execution::new(id("b")));
-        assert!(!before.close_at_end() && before.end(Bytes::new()));
-        assert!(!after.end(Bytes::new()) && after.close_at_end());
+        assert!(!before.close_at_end(Parting::Rest) && before.end(Bytes::new()) == Some(Parting::Rest));
+        assert!(after.end(Bytes::new()).is_none() && after.close_at_end(Parting::Forget));
     }
 }

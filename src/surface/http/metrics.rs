@@ -123,6 +123,10 @@ impl Executor for Metered<'_> {
         self.executor.close(seat);
     }
 
+    fn rest(&self, seat: &Seat) {
+        self.executor.rest(seat);
+    }
+
     fn keeper(&self) -> Option<&dyn Keeper> {
         self.executor.keeper()
     }

@@ -15,6 +15,7 @@ mod error;
 mod execute;
 mod execution;
 mod files;
+mod keep;
 mod listener;
 mod metrics;
 mod openapi;

@@ -15,7 +15,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::auth::{Scope, identify, permit};
 use super::error::{Fault, Refusal};
-use super::{approvals, authzen, decide, execute, files, openapi, page, read, session};
+use super::{approvals, authzen, decide, execute, files, keep, openapi, page, read, session};
 
 type Mount = fn(MethodFilter) -> MethodRouter<Arc<App>>;
 
@@ -60,7 +60,7 @@ const RECEIPT_QUERY: &[(&str, &str)] =
     &[("session", "only receipts of this session"), ("limit", "at most this many, 1 to 1000; 100 when absent")];
 
 routes! {
-    POST "/v1/sessions" Agent Some("NewSession"), &[] => 201 "Session" [SessionLimit Stopping]
+    POST "/v1/sessions" Agent Some("NewSession"), &[] => 201 "Session" [NotFound Conflict SessionLimit Stopping]
         session::open, "Opens a session with the tools that the host offers";
     PUT "/v1/sessions/{session}/tools" Agent Some("NewTools"), &[] => 200 "Nothing" [NotFound Stopping]
         session::set_tools, "Replaces the tools of a session, from its next execution on";
@@ -82,6 +82,18 @@ routes! {
         files::read, "One of them; the path's parts stand as they are";
     PUT "/v1/sessions/{session}/files/{*path}" Agent Some("application/octet-stream"), &[] => 200 "File" [NotFound Conflict Stopping]
         files::write, "Puts a file into the session's folder, within its quota";
+    GET "/v1/kept" Either NONE, &[] => 200 "KeptSessions" []
+        keep::list, "Sessions of which something is kept, open or not";
+    DELETE "/v1/kept/{session}" Operator NONE, &[] => 200 "Nothing" [NotFound Conflict]
+        keep::remove, "Forgets what is kept of a session: interpreter, checkpoints and files";
+    GET "/v1/sessions/{session}/checkpoints" Either NONE, &[] => 200 "Checkpoints" [NotFound]
+        keep::points, "The checkpoints of a session, oldest first";
+    POST "/v1/sessions/{session}/checkpoints" Either Some("Nothing"), &[] => 201 "Checkpoint" [NotFound Conflict Stopping]
+        keep::checkpoint, "Puts the state of a session's interpreter aside";
+    POST "/v1/sessions/{session}/rollback" Either Some("ToCheckpoint"), &[] => 200 "Checkpoint" [NotFound Conflict Stopping]
+        keep::roll_back, "Makes a session's interpreter what it was at a checkpoint";
+    POST "/v1/sessions/{session}/fork" Either Some("ToCheckpoint"), &[] => 201 "Forked" [NotFound Conflict SessionLimit JournalFailed Stopping]
+        keep::fork, "Opens a new session whose interpreter is a copy of this one's";
     POST "/v1/decide" Agent Some("Decide"), &[] => 200 "Decided" [NotFound Busy Stopping]
         decide::decide, "Decides a call that the host runs itself; on allow its amounts are held";
     POST "/v1/outcome" Agent Some("Outcome"), &[] => 200 "Recorded" [NotFound JournalFailed]

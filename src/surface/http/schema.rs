@@ -11,7 +11,7 @@ use crate::model::{Action, KINDS, Limits, REASONS, ReasonCode};
 /// Every schema by name.
 pub(super) fn schemas() -> Map<String, Value> {
     let mut all = Map::new();
-    for part in [common(), sessions(), execution(), hosted(), evaluation(), reading(), approvals()] {
+    for part in [common(), sessions(), kept(), execution(), hosted(), evaluation(), reading(), approvals()] {
         if let Value::Object(part) = part {
             all.extend(part);
         }
@@ -95,7 +95,7 @@ fn sessions() -> Value {
     json!({
         "ToolSpec": tool,
         "NewSession": with_example(
-            object(&["tools"], &json!({"tools": tools, "parent": name(), "name": name()})),
+            object(&["tools"], &json!({"tools": tools, "parent": name(), "name": name(), "resume": name()})),
             json!({"tools": [search], "parent": "4b1c0d6ae2f34f0e9d3a7c5b8e6f1a20", "name": "researcher"}),
         ),
         "NewTools": with_example(object(&["tools"], &json!({"tools": tools})), json!({"tools": [search]})),
@@ -111,6 +111,35 @@ fn sessions() -> Value {
             "bytes": {"type": "integer", "minimum": 0},
             "digest": {"oneOf": [reference("Digest"), {"type": "null"}], "description": "null for a file that was removed"},
         })),
+    })
+}
+
+fn kept() -> Value {
+    let number = json!({"type": "integer", "minimum": 0});
+    let point =
+        json!({"id": {"type": "string"}, "at": number, "steps": number, "bytes": number, "after": {"type": "string"}});
+    let needed = ["session", "run", "agent", "policy", "imports", "limits", "checkpoint"];
+    json!({
+        "Checkpoint": object(&["id", "at", "steps", "bytes"], &point),
+        "Checkpoints": object(&["checkpoints"], &json!({"checkpoints": list(&reference("Checkpoint"))})),
+        "ToCheckpoint": with_example(
+            object(&[], &json!({"checkpoint": {"type": "string", "description": "its id; the newest one when absent"}})),
+            json!({"checkpoint": "0123456789abcdef0123456789abcdef"}),
+        ),
+        "Forked": object(&needed, &json!({
+            "session": name(), "run": name(), "agent": name(), "policy": reference("Digest"),
+            "imports": list(&text("a module that may be imported")), "limits": {"type": ["object", "null"]},
+            "checkpoint": reference("Checkpoint"),
+        })),
+        "KeptSessions": object(&["sessions"], &json!({"sessions": list(&object(
+            &["session", "org", "agent", "guest", "open", "live", "steps", "memory_bytes", "checkpoints"],
+            &json!({
+                "session": name(), "org": name(), "agent": name(), "guest": name(),
+                "open": {"type": "boolean", "description": "it is open here under this id"},
+                "live": {"type": "boolean", "description": "its interpreter is in memory, not at rest on disk"},
+                "steps": number, "memory_bytes": number, "checkpoints": list(&reference("Checkpoint")),
+            }),
+        ))})),
     })
 }
 
@@ -274,7 +303,7 @@ pub(super) fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::super::body::parse;
-    use super::super::{approvals::Verdict, authzen::Evaluation, decide, execute, session};
+    use super::super::{approvals::Verdict, authzen::Evaluation, decide, execute, keep, session};
     use super::*;
 
     /// Reads the example of schema `name` as a `T`.
@@ -282,7 +311,9 @@ mod tests {
         let all = schemas();
         let example = &all[name]["examples"][0];
         let properties = all[name]["properties"].as_object().unwrap();
-        for key in properties.keys().filter(|key| !(name == "Resume" && *key == "error")) {
+        // What excludes something else that is there.
+        let without = [("Resume", "error"), ("NewSession", "resume")];
+        for key in properties.keys().filter(|key| !without.contains(&(name, key.as_str()))) {
             assert!(example.get(key).is_some(), "the example of {name} lacks {key}");
         }
         parse::<T>(example.to_string().as_bytes()).map_err(|refusal| format!("{name}: {}", refusal.message))
@@ -299,5 +330,6 @@ mod tests {
         read::<decide::Report>("Outcome").map(drop).unwrap();
         read::<Evaluation>("Evaluation").map(drop).unwrap();
         read::<Verdict>("Verdict").map(drop).unwrap();
+        read::<keep::ToPoint>("ToCheckpoint").map(drop).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! The sidecar's life: bind, accept, sweep, stop.
 //!
 //! A stop refuses new work, lets executions finish for a while, cancels the rest, ends what is open
-//! as unknown, forgets every session and takes the socket away.
+//! as unknown, parts with every session and takes the socket away.
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -24,6 +24,7 @@ use super::app::{App, blocking};
 use super::auth::{Via, is_loopback_origin};
 use super::config::{Config, Shutdown};
 use super::decide::expire;
+use super::execution::Parting;
 use super::listener::{Addresses, ServeFault, Socket, bind_tcp, bind_unix, io_fault};
 use super::routes::router;
 use super::session::{cancel, close};
@@ -164,7 +165,7 @@ async fn wind_down(app: &Arc<App>) {
     let mut closing = JoinSet::new();
     for id in app.sessions.ids() {
         let app = app.clone();
-        closing.spawn(async move { close(&app, id).await });
+        closing.spawn(async move { close(&app, id, Parting::Rest).await });
     }
     drop(tokio::time::timeout(LAST, closing.join_all()).await);
 }
@@ -180,7 +181,7 @@ async fn sweep(app: Arc<App>) {
             }
         }
         for id in app.sessions.idle(app.config.idle) {
-            drop(close(&app, id).await);
+            drop(close(&app, id, Parting::Rest).await);
         }
         let works = app.works.take_older(app.config.outcome_within);
         if !works.is_empty() {

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::app::{App, blocking, fresh, no_session};
 use super::body::{Id, Strict};
 use super::error::{Fault, Refusal};
-use super::execution::{Execution, no_execution};
+use super::execution::{Execution, Parting, no_execution};
+use super::keep;
 use crate::model::{Limits, Name, Subject};
 use crate::pep::port::ToolSpec;
 use crate::surface::lock;
@@ -73,6 +74,9 @@ impl Sessions {
 
     fn insert(&self, id: Name, session: Session) -> Result<(), Refusal> {
         let mut sessions = lock(&self.0);
+        if sessions.contains_key(&id) {
+            return Err(Refusal::new(Fault::Conflict, "this session is open; go on with it, or close it first"));
+        }
         if let Some((parent, name)) = &session.parent {
             if !sessions.contains_key(parent) {
                 return Err(no_session());
@@ -95,6 +99,25 @@ impl Sessions {
     pub(super) fn subject(&self, app: &App, id: &Name) -> Result<Subject, Refusal> {
         self.with(id, |_| Ok(()))?;
         subject(&lock(&self.0), app, id)
+    }
+
+    /// The subject of open session `id`, without using the session.
+    pub(super) fn peek(&self, app: &App, id: &Name) -> Option<Subject> {
+        subject(&lock(&self.0), app, id).ok()
+    }
+
+    /// What a copy of session `id` gets of it.
+    ///
+    /// # Errors
+    /// A conflict while an execution has not ended.
+    pub(super) fn at_rest(&self, id: &Name) -> Result<Option<Arc<[ToolSpec]>>, Refusal> {
+        match lock(&self.0).get(id) {
+            Some(session) if session.is_busy() => {
+                let text = "the session's execution has not ended: resume or cancel it first";
+                Err(Refusal::new(Fault::Conflict, text))
+            }
+            session => Ok(session.map(|session| session.tools.clone())),
+        }
     }
 
     /// Session `id` and every session that works for it, directly or not.
@@ -196,31 +219,31 @@ pub(super) fn cancel(app: &App, execution: &Execution) {
     app.config.desk.withdraw(execution.id());
 }
 
-/// Closes session `id` and all that work for it: cancels what runs and makes the executor forget them.
+/// Closes session `id` and all that work for it: cancels what runs and makes the executor part with them.
 ///
 /// # Errors
 /// No such session.
-pub(super) async fn close(app: &Arc<App>, id: Name) -> Result<(), Refusal> {
+pub(super) async fn close(app: &Arc<App>, id: Name, parting: Parting) -> Result<(), Refusal> {
     app.sessions.subject(app, &id)?;
     // Those that work for it first, so that every subject can still be told.
     for id in app.sessions.family(&id).into_iter().rev() {
-        close_one(app, id).await?;
+        close_one(app, id, parting).await?;
     }
     Ok(())
 }
 
-async fn close_one(app: &Arc<App>, id: Name) -> Result<(), Refusal> {
+async fn close_one(app: &Arc<App>, id: Name, parting: Parting) -> Result<(), Refusal> {
     let seat = app.sessions.subject(app, &id)?.seat();
     let session = lock(&app.sessions.0).remove(&id).ok_or_else(no_session)?;
     if let Some(execution) = session.execution.filter(|execution| !execution.has_ended()) {
         cancel(app, &execution);
-        if !execution.close_at_end() {
+        if !execution.close_at_end(parting) {
             execution.ended_within(app.config.grace).await;
             return Ok(());
         }
     }
     let executor = app.executor.clone();
-    blocking(move || executor.close(&seat)).await
+    blocking(move || parting.tell(&*executor, &seat)).await
 }
 
 #[derive(Deserialize)]
@@ -230,6 +253,8 @@ pub(super) struct NewSession {
     /// The session that hands a task on, and the name of the agent that gets it; both or neither.
     parent: Option<Name>,
     name: Option<Name>,
+    /// A kept session of this agent that is not open, to be gone on with under its id.
+    resume: Option<Name>,
 }
 
 #[derive(Deserialize)]
@@ -254,10 +279,29 @@ pub(super) async fn open(
         (Some(parent), Some(name)) => Some((parent, name)),
         _ => return Err(Refusal::malformed("`parent` and `name` stand together or not at all")),
     };
-    let id = fresh()?;
-    let (tools, used) = (body.tools.into(), Instant::now());
-    app.sessions.insert(id.clone(), Session { tools, run: fresh()?, parent, execution: None, used })?;
-    let run = match app.sessions.subject(&app, &id) {
+    let id = match body.resume {
+        None => fresh()?,
+        Some(_) if parent.is_some() => {
+            return Err(Refusal::malformed("a session that works for another one is not resumed; open a new one"));
+        }
+        Some(id) => {
+            keep::resumable(&app, &id).await?;
+            id
+        }
+    };
+    begin(&app, id, body.tools.into(), parent).map(|answer| (StatusCode::CREATED, Json(answer)))
+}
+
+/// Opens session `id` and says what it may do.
+pub(super) fn begin(
+    app: &App,
+    id: Name,
+    tools: Arc<[ToolSpec]>,
+    parent: Option<(Name, Name)>,
+) -> Result<Value, Refusal> {
+    let session = Session { tools, run: fresh()?, parent, execution: None, used: Instant::now() };
+    app.sessions.insert(id.clone(), session)?;
+    let run = match app.sessions.subject(app, &id) {
         Ok(subject) => subject.run,
         Err(refusal) => {
             lock(&app.sessions.0).remove(&id);
@@ -266,15 +310,19 @@ pub(super) async fn open(
     };
     let compiled = app.gate.policy();
     let code = compiled.policy().code.as_ref();
-    let answer = json!({
+    Ok(json!({
         "session": id,
         "run": run,
         "agent": app.config.agent,
         "policy": compiled.policy().digest,
         "imports": code.map_or(&[][..], |code| &code.imports),
         "limits": code.map(|code| code.limits),
-    });
-    Ok((StatusCode::CREATED, Json(answer)))
+    }))
+}
+
+/// Takes back what [`begin`] opened.
+pub(super) fn unopen(app: &App, id: &Name) {
+    lock(&app.sessions.0).remove(id);
 }
 
 /// `PUT /v1/sessions/{s}/tools`
@@ -318,7 +366,7 @@ pub(super) async fn new_run(
 /// `DELETE /v1/sessions/{s}`
 pub(super) async fn delete(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>, Refusal> {
     // Closing goes on when the client does not wait for it.
-    let closing = tokio::spawn(async move { close(&app, id).await });
+    let closing = tokio::spawn(async move { close(&app, id, Parting::Forget).await });
     closing.await.map_err(|_| Refusal::internal())??;
     Ok(Json(json!({})))
 }

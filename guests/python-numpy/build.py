@@ -122,17 +122,18 @@ class Build:
         zig = self.home / "zig"
         zig.unlink(missing_ok=True)
         zig.symlink_to(found / "zig")
-        for name, language in (("cc", "cc"), ("c++", "c++")):
-            script = self.home / name
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE}/compiler.py" "{self.home}" {language} "$@"\n')
+        for language in ("cc", "c++"):
+            script = self.home / language
+            command = f'"{sys.executable}" "{HERE}/compiler.py" "{self.home}" {language}'
+            script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
             script.chmod(0o755)
         archiver = self.home / "ar"
         archiver.write_text(f'#!/bin/sh\nexec "{zig}" ar "$@"\n')
         archiver.chmod(0o755)
         run(self.home / "cc", "-O2", "-c", HERE / "parts/exceptions.c", "-o", self.home / "exceptions.o")
-        builtins = ["-O", "ReleaseFast", "-fPIC", "-target", "wasm32-wasi", "-mcpu=generic+simd128", "--name", "builtins"]
-        output = f"-femit-bin={self.home / 'builtins.o'}"
-        run(zig, "build-obj", *builtins, output, found / "lib/compiler_rt.zig", cwd=self.home)
+        builtins = ["-O", "ReleaseFast", "-fPIC", "-target", "wasm32-wasi", "-mcpu=generic+simd128"]
+        builtins += ["--name", "builtins", f"-femit-bin={self.home / 'builtins.o'}"]
+        run(zig, "build-obj", *builtins, found / "lib/compiler_rt.zig", cwd=self.home)
 
     def configure(self):
         cross = self.work / "cross.ini"
@@ -157,7 +158,7 @@ class Build:
         run(ninja, "-C", self.compiled, *targets, PATH=path)
         site = self.work / "site/numpy"
         shutil.rmtree(site, ignore_errors=True)
-        shutil.copytree(self.numpy / "numpy", site, ignore=lambda folder, names: ignored(folder, names))
+        shutil.copytree(self.numpy / "numpy", site, ignore=ignored)
         shutil.copy(self.compiled / "numpy/__config__.py", site)
         for name in targets:
             shutil.copy(self.compiled / name, site.parent / (name.partition(".")[0] + MODULE))

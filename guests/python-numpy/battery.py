@@ -1,7 +1,8 @@
 """A battery for the finished guest: the same text natively and inside, or something is wrong.
 
 Run it by `python3 battery.py` beside a native NumPy and by `weir run` under a policy that grants numpy, and give
-both texts to compare.py. Long doubles (another format here), intp (32 bits here) and what prints a platform's name are left out.
+both texts to compare.py. Long doubles (another format here) and sums of narrow integers (kept in 32 bits here, where
+a long is that wide) differ by design and are left out.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ X, Y = R.standard_normal((40, 30)), R.standard_normal((40, 30))
 V = R.random(1000)
 I = R.integers(-50, 50, (25, 4), dtype=np.int64)
 C = X[:20, :20] + 1j * Y[:20, :20]
+NATURAL = {("prod", "uint8"), ("prod", "int16")}  # overflow where a long has 32 bits
 
 
 def digest(value):
@@ -54,7 +56,7 @@ with np.errstate(all="ignore"):
         for name in BINARY.split():
             show(f"{name} {kind}", lambda: getattr(np, name)(narrowed(X, kind), narrowed(Y, kind)))
         for name in REDUCTIONS.split():
-            for axis in (0, 1):
+            for axis in (0, 1) if (name, kind) not in NATURAL else ():
                 show(f"{name} {kind} {axis}", lambda: getattr(np, name)(narrowed(X, kind), axis=axis))
     for kind in ("float64", "float32", "complex128", "int64", "uint8", "float16", "bool"):
         a, b = narrowed(X, kind), narrowed(Y.T, kind)

@@ -30,6 +30,7 @@ OPTIONS = ["blas=none", "lapack=none", "allow-noblas=true", "disable-optimizatio
 OPTIONS += ["disable-intel-sort=true", "disable-svml=true", "disable-threading=true", "buildtype=release"]
 NOT_NEEDED = re.compile(r"test|_simd|_dummy|example")
 SOURCES = shutil.ignore_patterns("tests", "f2py", "distutils", "_build_utils", "code_generators", "include", "src")
+PARTS = [("exceptions.c", "exceptions.o"), ("flags.c", "flags.o"), ("flags.c", "flags-kept.o", "-DFLAGS_LIVE_HERE")]
 ANCHOR = "    for (m = 0; m < dm; m++) {\n        for (p = 0; p < dp; p++) {\n#if @IS_COMPLEX@ == 1\n"
 
 
@@ -39,8 +40,9 @@ def run(*command, cwd=None, **environment):
     words = [str(word) for word in command]
     ended = subprocess.run(words, cwd=cwd, env={**settings, **environment}, capture_output=True, text=True)
     if ended.returncode != 0:
-        last = "\n".join((ended.stdout + ended.stderr).splitlines()[-30:])
-        sys.exit(f"{pathlib.Path(words[0]).name} failed ({ended.returncode}):\n{last}")
+        lines = (ended.stdout + ended.stderr).splitlines()
+        told = "\n".join([line for line in lines if "error:" in line][:10] + lines[-20:])
+        sys.exit(f"{pathlib.Path(words[0]).name} failed ({ended.returncode}):\n{told}")
     return ended.stdout
 
 
@@ -117,7 +119,7 @@ class Build:
         (include / "pyconfig.h").write_text(configuration(settings))
 
     def toolchain(self):
-        """The compiler and what goes into every module: C++'s throw, and arithmetic of 128 bits."""
+        """The compiler and what goes into every module: C++'s throw, flags, arithmetic of 128 bits."""
         found = next(self.environment.glob("lib/python3*/site-packages/ziglang"))
         zig = self.home / "zig"
         zig.unlink(missing_ok=True)
@@ -130,7 +132,8 @@ class Build:
         archiver = self.home / "ar"
         archiver.write_text(f'#!/bin/sh\nexec "{zig}" ar "$@"\n')
         archiver.chmod(0o755)
-        run(self.home / "cc", "-O2", "-c", HERE / "parts/exceptions.c", "-o", self.home / "exceptions.o")
+        for part, target, *more in PARTS:
+            run(self.home / "cc", "-O2", *more, "-c", HERE / "parts" / part, "-o", self.home / target)
         builtins = ["-O", "ReleaseFast", "-fPIC", "-target", "wasm32-wasi", "-mcpu=generic+simd128"]
         builtins += ["--name", "builtins", f"-femit-bin={self.home / 'builtins.o'}"]
         run(zig, "build-obj", *builtins, found / "lib/compiler_rt.zig", cwd=self.home)

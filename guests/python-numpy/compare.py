@@ -27,7 +27,8 @@ def main(native, inside):
     for one, other in differ:
         print(f"native {one[:200]}\ninside {other[:200]}\n")
     exact = sum(one == other for one, other in pairs)
-    print(f"{len(pairs)} lines: {exact} identical, {len(pairs) - exact - len(differ)} within rounding, {len(differ)} differ")
+    close = len(pairs) - exact - len(differ)
+    print(f"{len(pairs)} lines: {exact} identical, {close} within rounding, {len(differ)} differ")
     return bool(differ)
 
 

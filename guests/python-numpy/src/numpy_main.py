@@ -39,6 +39,17 @@ def trial():
     assert numpy.sort([3, 1, 2]).tolist() == numpy.unique([3, 1, 2, 3]).tolist() == [1, 2, 3]
     assert str(numpy.float64(0.1) * 3) == "0.30000000000000004" and f"{numpy.longdouble('0.5')}" == "0.5"
     assert numpy.frombuffer(a.tobytes()).sum() == 45 and numpy.array(["2024-03-01"], "M8[D]").astype(int)[0] == 19783
+    refused(lambda: numpy.linalg.inv(numpy.zeros((2, 2))), numpy.linalg.LinAlgError)
+    with numpy.errstate(divide="raise"):
+        refused(lambda: numpy.array([1]) // 0, FloatingPointError)
+
+
+def refused(attempt, error):
+    try:
+        attempt()
+    except error:
+        return
+    raise AssertionError(f"no {error.__name__}")
 
 
 for _name in modules():

@@ -43,7 +43,8 @@ def compiling(zig, home, language, words):
     include = os.path.join(home, "include")
     kept = [word for word in words if not (word.startswith("-I") and "include/python3" in word)]
     extra = CPLUSPLUS if language == "c++" else []
-    return [zig, language, *TARGET, *DEFINED, *extra, "-I" + include, *kept]
+    # Last of all: CPython and NumPy both have a refcount.h, and NumPy's files mean their own.
+    return [zig, language, *TARGET, *DEFINED, *extra, *kept, "-I" + include]
 
 
 def main(home, language, *words):

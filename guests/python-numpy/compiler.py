@@ -35,7 +35,7 @@ def linking(zig, home, words):
         exported.append("--export=weir_float_flags")
         own.insert(0, "flags-kept.o")
     own = [os.path.join(home, name) for name in own]
-    return [zig, "wasm-ld", *LINKED, *exported, "-o", target, "--start-group", *objects, "--end-group", *own]
+    return [zig, "wasm-ld", *LINKED, *exported, "-o", target, *objects, *own]
 
 
 def compiling(zig, home, language, words):

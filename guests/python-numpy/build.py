@@ -101,7 +101,7 @@ class Build:
         command = [self.program("componentize-py"), "--quiet", "--wit-path", "wit", "--world", world, "componentize"]
         path = f"{self.environment / 'bin'}:{os.environ.get('PATH', '')}"
         command += [app, "--python-path", "src", *words, "--output", target]
-        run(*command, cwd=self.place, VIRTUAL_ENV=str(self.environment), PATH=path)
+        run(*command, cwd=self.place, VIRTUAL_ENV=str(self.environment), PATH=path, RUST_BACKTRACE="0")
 
     def headers(self, given):
         """The given headers, with the guest's own configuration in the place of the host's."""

@@ -15,6 +15,9 @@ import numpy
 
 # Tools for building, testing and calling foreign libraries: their other halves do not exist here.
 LEFT_OUT = ("numpy.conftest", "numpy._configtool", "numpy._pyinstaller", "numpy.ctypeslib", "numpy.testing")
+LEFT_OUT += ("numpy._core.cversions",)  # of NumPy's own build
+# `from numpy import *` takes every name of this list, and there is no Fortran to wrap.
+numpy.__all__ = [name for name in numpy.__all__ if name != "f2py"]
 
 
 def modules():

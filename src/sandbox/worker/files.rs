@@ -90,6 +90,9 @@ impl Changing {
     fn make(&self, path: &str) -> FsResult<()> {
         self.place.check_new(path)?;
         let mut hold = self.volume.hold();
+        if self.dir.symlink_metadata(path).is_ok() {
+            return Err(ErrorCode::Exist.into());
+        }
         let one = Quota { bytes: 0, files: 1 };
         hold.take(one)?;
         let made = self.dir.create_dir(path);

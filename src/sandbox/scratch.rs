@@ -443,7 +443,7 @@ mod tests {
         let changes = scratches.changes(&seat).unwrap();
         assert_eq!(shown(&changes.files), ["kept 1"]);
         let told = changes.notices.join("\n");
-        for name in ["`file`", "`folder`", "`hard`", "`pipe`", "and 2 more", "`new\u{fffd}line`"] {
+        for name in ["`file`", "`folder`", "`hard`", "`pipe`", "and 1 more", "`new\u{fffd}line`"] {
             assert!(told.contains(name), "{name} in {told}");
         }
         assert!(!told.contains("secret") && !told.contains(place.path().to_str().unwrap()), "{told}");

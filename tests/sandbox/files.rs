@@ -292,6 +292,12 @@ for d in '/r/', '/w/':
         try: open(d + 'hard', mode)
         except OSError as e: assert e.errno in (errno.EPERM, errno.EACCES, errno.EROFS), repr(e)
         else: raise AssertionError((d, mode))
+for name in 'hard', 'pipe':
+    try: os.utime('/w/' + name, (1, 2))
+    except OSError as e: assert e.errno in (errno.EPERM, errno.EACCES), repr(e)
+    else: raise AssertionError(name)
+os.utime('/w/plain', (1, 2)); os.utime('/w', (3, 4))
+assert (os.stat('/w/plain').st_mtime, os.stat('/w').st_mtime) == (2, 4)
 assert not os.path.isfile('/w/pipe') and 'pipe' in os.listdir('/w')
 os.remove('/w/pipe')
 ";

@@ -11,8 +11,10 @@ mod place;
 mod stream;
 mod volume;
 
+use std::fs::FileTimes;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use cap_std::fs::Dir;
 use wasmtime::component::{HasData, Resource};
@@ -81,6 +83,27 @@ impl Files<'_> {
     }
 }
 
+/// The times that a guest sets.
+fn times(read: &NewTimestamp, written: &NewTimestamp) -> Result<FileTimes, ErrorCode> {
+    let time = |asked: &NewTimestamp| match asked {
+        NewTimestamp::NoChange => Ok(None),
+        NewTimestamp::Now => Ok(Some(SystemTime::now())),
+        NewTimestamp::Timestamp(at) => {
+            let since = Duration::from_secs(at.seconds).checked_add(Duration::from_nanos(at.nanoseconds.into()));
+            let time = since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+            time.map(Some).ok_or(ErrorCode::Overflow)
+        }
+    };
+    let mut times = FileTimes::new();
+    if let Some(read) = time(read)? {
+        times = times.set_accessed(read);
+    }
+    if let Some(written) = time(written)? {
+        times = times.set_modified(written);
+    }
+    Ok(times)
+}
+
 /// Refuses to change what has another name as well: that may lie outside.
 fn own(names: u64) -> Result<(), ErrorCode> {
     if names > 1 { Err(ErrorCode::NotPermitted) } else { Ok(()) }
@@ -90,6 +113,9 @@ impl Changing {
     fn make(&self, path: &str) -> FsResult<()> {
         self.place.check_new(path)?;
         let mut hold = self.volume.hold();
+        if self.dir.symlink_metadata(path).is_ok() {
+            return Err(ErrorCode::Exist.into());
+        }
         let one = Quota { bytes: 0, files: 1 };
         hold.take(one)?;
         let made = self.dir.create_dir(path);
@@ -237,11 +263,8 @@ impl HostDescriptor for Files<'_> {
         read: NewTimestamp,
         written: NewTimestamp,
     ) -> FsResult<()> {
-        let Changing { dir, .. } = self.changing(&fd)?;
         let follow = flags.contains(PathFlags::SYMLINK_FOLLOW);
-        let seen = if follow { dir.metadata(&path)? } else { dir.symlink_metadata(&path)? };
-        own(if seen.is_dir() { 1 } else { cap_std::fs::MetadataExt::nlink(&seen) })?;
-        self.real.set_times_at(fd, flags, path, read, written).await
+        open::set_times(&self.changing(&fd)?.dir, &path, follow, times(&read, &written)?)
     }
 
     async fn link_at(

@@ -4,7 +4,7 @@
 //! opened, and a socket is not a file. A file that has another name as well is not opened to write: the other name
 //! may lie outside. Links that the host put there are followed inside the folder only (cap-std).
 
-use std::fs::File;
+use std::fs::{File, FileTimes};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
@@ -139,4 +139,16 @@ fn admit(opened: File, from: &filesystem::Dir, asked: Asked, hold: Option<&mut H
         }
     }
     Ok(Descriptor::File(file))
+}
+
+/// Sets the times of what is at `path`, through a descriptor: a locked worker may set them in no other way.
+pub(super) fn set_times(dir: &Dir, path: &str, follow: bool, times: FileTimes) -> FsResult<()> {
+    let asked = Asked { follow, open: OpenFlags::empty(), flags: DescriptorFlags::READ };
+    look(dir, path, asked)?;
+    let opened = dir.open_with(path, &asked.options(false))?.into_std();
+    let found = opened.metadata()?;
+    if !found.is_dir() && (!found.is_file() || found.nlink() > 1) {
+        return Err(ErrorCode::NotPermitted.into());
+    }
+    Ok(opened.set_times(times)?)
 }

@@ -13,6 +13,8 @@ mod fault;
 mod image;
 mod merge;
 mod output;
+mod record;
+mod replay;
 mod reply;
 mod scratch;
 mod session;
@@ -36,14 +38,16 @@ use serde_json::{Map, Value};
 
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
+pub use replay::{ReplayFault, Replayed, Verdict};
 pub use session::Key;
-pub use vault::{Caps, Vault, VaultKey};
+pub use vault::{Caps, TapeReader, Vault, VaultKey};
 pub use workers::Wall;
 
 use crate::model::{CodeGrant, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
 use crate::pep::port::{Executor, Inner, KeepFault};
 use crate::pep::{Durable, Reserved};
 use cache::Cache;
+use record::Builds;
 use scratch::Scratches;
 use session::{Place, Sessions};
 use wire::{System, Terms};
@@ -59,6 +63,8 @@ pub struct SandboxConfig {
     pub memory_bytes: u64,
     /// Where sessions have their own folders; `None` gives none.
     pub scratch: Option<PathBuf>,
+    /// Where checkpoints and tapes are kept; `None` keeps neither.
+    pub vault: Option<Arc<Vault>>,
     /// What stands around the guests.
     pub wall: Wall,
     /// Told of the first build, which takes about half a minute.
@@ -75,6 +81,7 @@ impl SandboxConfig {
             sessions: Limits::SESSIONS,
             memory_bytes: Limits::WORKER_BYTES,
             scratch: None,
+            vault: None,
             wall,
             progress,
         }
@@ -90,6 +97,8 @@ pub struct Sandbox {
     workers: Arc<Workers>,
     sessions: Sessions,
     scratches: Option<Scratches>,
+    vault: Option<Arc<Vault>>,
+    builds: Builds,
 }
 
 /// The guest of programs whose call names none.
@@ -131,7 +140,8 @@ impl Sandbox {
         let open = |root| Scratches::open(root, Limits::SCRATCH_BYTES);
         let scratches = config.scratch.map(open).transpose();
         let scratches = scratches.map_err(|fault| SandboxFault::Grant(fault.to_string()))?;
-        Ok(Self { cache, memory_bytes: config.memory_bytes, guests, workers, sessions, scratches })
+        let (memory_bytes, vault, builds) = (config.memory_bytes, config.vault, Builds::default());
+        Ok(Self { cache, memory_bytes, guests, workers, sessions, scratches, vault, builds })
     }
 
     /// The terms of the guest `name`, which the cache must have.
@@ -169,6 +179,9 @@ impl Sandbox {
 
     /// One program in the session's interpreter, a fresh one where none is kept.
     fn stay(&self, key: &Key, work: &Work<'_>) -> Outcome {
+        if let Some(fault) = self.unrecordable(work.grant) {
+            return fault.outcome();
+        }
         let mut taken = match self.sessions.take(key, work.grant) {
             Ok(taken) => taken,
             Err(busy) => return broken(busy),
@@ -183,8 +196,12 @@ impl Sandbox {
                 }
             },
         };
-        let (mut outcome, alive) = step::run(&mut place, start, work);
+        let (course, untaped) = self.course(key, &mut place, start.as_ref(), work.grant);
+        let (mut outcome, mut ran) = step::run(&mut place, start, work, course);
         self.collect(key, work.grant, &mut outcome);
+        self.keep_tape(key, &mut place, &mut ran, &mut outcome);
+        outcome.notices.extend(untaped);
+        let alive = ran.alive;
         let keeps = work.grant.keep != Keep::Nothing;
         if !alive && keeps {
             outcome.notices.push(session::LOST.to_owned());

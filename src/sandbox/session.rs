@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::USUAL;
+use super::tape::Start;
 use super::terms::Given;
 use super::workers::Hand;
 use crate::model::{CodeGrant, Digest, Keep, Name, Seat};
@@ -53,6 +54,8 @@ pub(crate) struct Place {
     pub(crate) taken: bool,
     /// Ids of host objects that came into it.
     pub(crate) handles: HashSet<String>,
+    /// What the tape of its next step begins with; `None` once it has run a step of which there is no tape.
+    pub(crate) before: Option<Start>,
     given: Given,
     of_run: Name,
 }
@@ -61,7 +64,8 @@ impl Place {
     /// A place in `hand` where an interpreter is yet to start.
     pub(crate) fn new(hand: Arc<Hand>, key: &Key, grant: &CodeGrant) -> Self {
         let seat = hand.seat();
-        Self { hand, seat, taken: false, handles: HashSet::new(), given: Given::of(grant), of_run: key.run.clone() }
+        let (given, of_run) = (Given::of(grant), key.run.clone());
+        Self { hand, seat, taken: false, handles: HashSet::new(), before: None, given, of_run }
     }
 
     /// True when this interpreter may run the next program of `key` under `grant`.

@@ -103,6 +103,14 @@ impl Workers {
         Ok(hand)
     }
 
+    /// A worker that is nobody's and ends with its last user.
+    ///
+    /// # Errors
+    /// [`SandboxFault::Worker`].
+    pub(crate) fn alone(&self, terms: &Terms) -> Result<Arc<Hand>, SandboxFault> {
+        Hand::start(&self.forge, terms).map(Arc::new)
+    }
+
     /// Has a worker ready for the next agent.
     pub(crate) fn prepare(self: &Arc<Self>) {
         let mut pool = self.lock();

@@ -26,6 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) use content::{Base, Header};
 pub(crate) use index::Class;
 pub use key::VaultKey;
+pub use tapes::TapeReader;
 
 use crate::model::{Digest, Seat, Timestamp};
 use crate::pep::port::{KeepFault, Kept, Point};
@@ -241,7 +242,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::put`].
-    pub(crate) fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
+    pub fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
         self.tapes.put(&self.key, seat, tape)
     }
 
@@ -249,7 +250,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::get`].
-    pub(crate) fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
+    pub fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
         self.tapes.get(&self.key, seat, digest)
     }
 

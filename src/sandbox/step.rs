@@ -21,18 +21,38 @@ const CHECK: Duration = Duration::from_millis(10);
 /// What a worker gets beyond its program's wall limit before it counts as hung.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs one program at `place`; true when the interpreter is still there.
-pub(crate) fn run(place: &mut Place, start: Option<System>, work: &Work<'_>) -> (Outcome, bool) {
+/// What is at the place once a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The interpreter as the program left it.
+    After,
+    /// The interpreter as it was before the program.
+    Before,
+    /// Nothing.
+    Nothing,
+}
+
+/// Runs one program at `place`, in the interpreter that is there or a fresh one; `hold` has the worker put its state
+/// aside first.
+pub(crate) fn run(place: &mut Place, hold: bool, work: &Work<'_>) -> (Outcome, Left) {
     let started = Instant::now();
+    let start = (!place.taken).then(|| place.system.clone());
+    place.memory_limit = place.memory_limit.max(work.grant.limits.memory_bytes);
     let mut handles = std::mem::take(&mut place.handles);
     let mut step = Step::new(work, &mut handles, started);
-    let ended = step.over(place, start);
+    let ended = step.over(place, start, hold);
     let wall = started.elapsed().saturating_sub(step.exchange.hosted);
-    let alive = ended.alive;
-    place.taken = alive;
+    let left = match (ended.alive, ended.held) {
+        (false, _) => Left::Nothing,
+        (true, true) => Left::Before,
+        (true, false) => Left::After,
+    };
+    place.taken = ended.alive;
+    place.steps += u64::from(left == Left::After);
+    place.memory_bytes = ended.memory_bytes.min(place.memory_limit);
     let outcome = step.outcome(ended, wall);
     place.handles = handles;
-    (outcome, alive)
+    (outcome, left)
 }
 
 struct Step<'s, 'w> {
@@ -50,8 +70,8 @@ impl<'s, 'w> Step<'s, 'w> {
     }
 
     /// Sends the program and stays until its end; a worker that fails is ended and so is all that it held.
-    fn over(&mut self, place: &Place, start: Option<System>) -> Ended {
-        let order = self.order(place, start);
+    fn over(&mut self, place: &Place, start: Option<System>, hold: bool) -> Ended {
+        let order = self.order(place, start, hold);
         let exchanged = place.hand.lane().and_then(|mut lane| {
             let ended = self.exchange(lane.lane()?, &order)?;
             lane.give_back();
@@ -68,7 +88,7 @@ impl<'s, 'w> Step<'s, 'w> {
         })
     }
 
-    fn order(&self, place: &Place, start: Option<System>) -> Order {
+    fn order(&self, place: &Place, start: Option<System>, hold: bool) -> Order {
         let limits = &self.work.grant.limits;
         let program = Program {
             code: self.work.code.to_owned(),
@@ -77,7 +97,7 @@ impl<'s, 'w> Step<'s, 'w> {
             wall_ms: limits.wall_ms.0,
             fuel: limits.fuel,
             output_bytes: limits.output_bytes,
-            hold: false,
+            hold,
             tell: false,
             noise: None,
         };

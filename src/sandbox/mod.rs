@@ -10,7 +10,10 @@ mod cache;
 mod compile;
 mod exchange;
 mod fault;
+mod forge;
 mod image;
+mod keep;
+mod memory;
 mod merge;
 mod output;
 mod record;
@@ -22,6 +25,7 @@ mod step;
 mod tagged;
 mod tape;
 mod terms;
+mod transfer;
 mod vault;
 mod walk;
 mod wire;
@@ -43,14 +47,14 @@ pub use session::Key;
 pub use vault::{Caps, TapeReader, Vault, VaultKey};
 pub use workers::Wall;
 
-use crate::model::{CodeGrant, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
-use crate::pep::port::{Executor, Inner, KeepFault};
+use crate::model::{Checkpoint, CodeGrant, Digest, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
+use crate::pep::port::{Executor, Inner, KeepFault, Keeper};
 use crate::pep::{Durable, Reserved};
 use cache::Cache;
-use record::Builds;
+use keep::Back;
 use scratch::Scratches;
 use session::{Place, Sessions};
-use wire::{System, Terms};
+use wire::Terms;
 use workers::{Owner, Workers};
 
 /// How a sandbox is opened.
@@ -61,9 +65,11 @@ pub struct SandboxConfig {
     pub sessions: usize,
     /// Memory that one agent's worker may map for writing, bytes.
     pub memory_bytes: u64,
+    /// Private memory that all workers may have before sessions are taken out of it, bytes.
+    pub live_bytes: u64,
     /// Where sessions have their own folders; `None` gives none.
     pub scratch: Option<PathBuf>,
-    /// Where checkpoints and tapes are kept; `None` keeps neither.
+    /// Where checkpoints, resting sessions and tapes are kept; `None` keeps none.
     pub vault: Option<Arc<Vault>>,
     /// What stands around the guests.
     pub wall: Wall,
@@ -80,6 +86,7 @@ impl SandboxConfig {
             cache: None,
             sessions: Limits::SESSIONS,
             memory_bytes: Limits::WORKER_BYTES,
+            live_bytes: memory::half(),
             scratch: None,
             vault: None,
             wall,
@@ -92,21 +99,28 @@ impl SandboxConfig {
 pub struct Sandbox {
     cache: Cache,
     memory_bytes: u64,
+    live_bytes: u64,
     /// The terms of each guest that has been asked for.
-    guests: Mutex<BTreeMap<&'static str, Terms>>,
+    guests: Mutex<BTreeMap<&'static str, Base>>,
     workers: Arc<Workers>,
     sessions: Sessions,
     scratches: Option<Scratches>,
     vault: Option<Arc<Vault>>,
-    builds: Builds,
+}
+
+/// What every worker of a guest has.
+#[derive(Clone)]
+pub(crate) struct Base {
+    pub(crate) terms: Terms,
+    /// To what a stored interpreter is bound.
+    pub(crate) build: Digest,
 }
 
 /// The guest of programs whose call names none.
 const USUAL: &str = "python";
 
-/// What every worker of a guest has.
-fn base(ready: &compile::Ready, memory_bytes: u64) -> Terms {
-    Terms {
+fn base(ready: &compile::Ready, memory_bytes: u64) -> Base {
+    let terms = Terms {
         code: ready.code.path().display().to_string(),
         image: ready.image.as_ref().map(|image| image.path().display().to_string()).unwrap_or_default(),
         stack: worker::engine::stack_class(Limits::STACK_BYTES),
@@ -114,7 +128,8 @@ fn base(ready: &compile::Ready, memory_bytes: u64) -> Terms {
         memory_bytes,
         file_bytes: 0,
         locked: true,
-    }
+    };
+    Base { terms, build: keep::build(ready) }
 }
 
 /// The whole life of a worker process; see [`Wall::Process`]. It reads what to do from standard input.
@@ -140,21 +155,32 @@ impl Sandbox {
         let open = |root| Scratches::open(root, Limits::SCRATCH_BYTES);
         let scratches = config.scratch.map(open).transpose();
         let scratches = scratches.map_err(|fault| SandboxFault::Grant(fault.to_string()))?;
-        let (memory_bytes, vault, builds) = (config.memory_bytes, config.vault, Builds::default());
-        Ok(Self { cache, memory_bytes, guests, workers, sessions, scratches, vault, builds })
+        let (memory_bytes, live_bytes, vault) = (config.memory_bytes, config.live_bytes, config.vault);
+        if let Some(scratches) = &scratches {
+            let kept = vault.iter().flat_map(|vault| vault.list()).map(|kept| kept.seat).collect::<Vec<_>>();
+            scratches.clear_stale(&kept).map_err(|fault| SandboxFault::Grant(fault.to_string()))?;
+        }
+        Ok(Self { cache, memory_bytes, live_bytes, guests, workers, sessions, scratches, vault })
+    }
+
+    /// Ids of the processes in which agents' programs run, for whoever watches them; none behind
+    /// [`Wall::DangerousNone`].
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        self.workers.processes()
     }
 
     /// The terms of the guest `name`, which the cache must have.
-    fn guest(&self, name: &str) -> Result<Terms, SandboxFault> {
+    fn guest(&self, name: &str) -> Result<Base, SandboxFault> {
         let row = builder::known(name)?;
         let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(terms) = guests.get(row.name) {
-            return Ok(terms.clone());
+        if let Some(base) = guests.get(row.name) {
+            return Ok(base.clone());
         }
         let ready = compile::cached(&self.cache, row)?.ok_or(SandboxFault::Unbuilt(row.name))?;
-        let terms = base(&ready, self.memory_bytes);
-        guests.insert(row.name, terms.clone());
-        Ok(terms)
+        let base = base(&ready, self.memory_bytes);
+        guests.insert(row.name, base.clone());
+        Ok(base)
     }
 
     /// Runs one program in the interpreter of `key` under `grant`; nested calls go through `inner`.
@@ -177,7 +203,7 @@ impl Sandbox {
         })
     }
 
-    /// One program in the session's interpreter, a fresh one where none is kept.
+    /// One program in the session's interpreter: the one in memory, the one on disk, or a fresh one.
     fn stay(&self, key: &Key, work: &Work<'_>) -> Outcome {
         if let Some(fault) = self.unrecordable(work.grant) {
             return fault.outcome();
@@ -186,34 +212,77 @@ impl Sandbox {
             Ok(taken) => taken,
             Err(busy) => return broken(busy),
         };
-        let (mut place, start) = match taken.live.take() {
-            Some(place) => (place, None),
-            None => match self.place(key, work.grant) {
-                Ok((place, system)) => (place, Some(system)),
-                Err(fault) => {
-                    self.sessions.put_back(taken, None);
-                    return fault.outcome();
-                }
-            },
+        let mut notices = Vec::new();
+        let place = match taken.live.take() {
+            Some(place) => Ok(place),
+            None => self.made(key, work.grant, taken.lost.take(), &mut notices),
         };
-        let (course, untaped) = self.course(key, &mut place, start.as_ref(), work.grant);
-        let (mut outcome, mut ran) = step::run(&mut place, start, work, course);
-        self.collect(key, work.grant, &mut outcome);
-        self.keep_tape(key, &mut place, &mut ran, &mut outcome);
-        outcome.notices.extend(untaped);
-        let alive = ran.alive;
-        let keeps = work.grant.keep != Keep::Nothing;
-        if !alive && keeps {
-            outcome.notices.push(session::LOST.to_owned());
+        let mut place = match place {
+            Ok(place) => place,
+            Err(fault) => {
+                self.sessions.put_back(taken, None);
+                return fault.outcome();
+            }
+        };
+        let asked = work.grant.keep == Keep::Session && work.grant.checkpoint == Checkpoint::Step;
+        if asked
+            && place.taken
+            && let Err(fault) = self.put_aside(key, &place)
+        {
+            notices.push(format!("No checkpoint was made before this step: {fault}."));
         }
+        let (course, untaped) = self.course(key, &mut place, work.grant);
+        let hold = asked && self.vault.is_none();
+        let (mut outcome, end, recorded) = step::run(&mut place, hold, work, course);
+        self.collect(key, work.grant, &mut outcome);
+        self.keep_tape(key, &mut place, end, recorded, &mut outcome);
+        notices.extend(untaped);
+        let alive = end != step::Left::Nothing;
+        let keeps = work.grant.keep != Keep::Nothing;
         outcome.replaced = !alive || !keeps;
-        outcome.notices.extend(taken.notice.take());
+        match end {
+            step::Left::After => {}
+            step::Left::Before => notices.push(session::HELD.to_owned()),
+            step::Left::Nothing if keeps => {
+                let (told, kept) = self.loss(key);
+                notices.push(told);
+                outcome.replaced = !kept;
+            }
+            step::Left::Nothing => {}
+        }
+        outcome.notices.extend(notices);
         self.sessions.put_back(taken, Some(place).filter(|_| alive && keeps));
+        self.relieve();
         outcome
     }
 
-    /// A place for a new interpreter, in the worker of its agent, and what it starts with.
-    fn place(&self, key: &Key, grant: &CodeGrant) -> Result<(Place, System), SandboxFault> {
+    /// A place with the session's state from disk, or one for a fresh interpreter.
+    fn made(
+        &self,
+        key: &Key,
+        grant: &CodeGrant,
+        lost: Option<String>,
+        notices: &mut Vec<String>,
+    ) -> Result<Place, SandboxFault> {
+        let mut place = self.place(key, grant)?;
+        let lost = match self.bring_back(key, grant, &mut place) {
+            Back::Here(notice) => {
+                notices.extend(notice);
+                return Ok(place);
+            }
+            Back::Nothing => lost,
+            Back::Lost(why) => {
+                // What was half there is of no use: a fresh place, perhaps of a fresh worker.
+                place = self.place(key, grant)?;
+                Some(why)
+            }
+        };
+        notices.extend(lost.map(|why| format!("{} The reason: {why}.", session::LOST)));
+        Ok(place)
+    }
+
+    /// A place for a new interpreter, in the worker of its agent.
+    fn place(&self, key: &Key, grant: &CodeGrant) -> Result<Place, SandboxFault> {
         let seat = key.place();
         let owner = Owner { org: seat.org.clone(), agent: seat.agent.clone() };
         let (own, agents) = match (&grant.scratch, &self.scratches) {
@@ -226,8 +295,13 @@ impl Sandbox {
             (Some(_), None) => return Err(SandboxFault::Grant("this gate has no place for a scratch folder".into())),
         };
         let folders = terms::folders(grant, own)?;
-        let hand = self.workers.of(&owner, &terms::terms(&self.guest(&key.guest)?, grant, agents))?;
-        Ok((Place::new(hand, key, grant), terms::system(&seat, grant, folders)))
+        let base = self.guest(&key.guest)?;
+        let terms = terms::terms(&base.terms, grant, agents);
+        if let Some(hand) = self.workers.crowded(&owner, &terms) {
+            self.vacate(&hand);
+        }
+        let hand = self.workers.of(&owner, &Base { terms, ..base })?;
+        Ok(Place::new(hand, key, grant, terms::system(&seat, grant, folders)))
     }
 
     /// What the step left in the session's folder.
@@ -260,6 +334,26 @@ impl Executor for Sandbox {
 
     fn close(&self, seat: &Seat) {
         Guest::names().for_each(|guest| self.sessions.close(&session::place(seat, guest)));
+        if let Err(fault) = self.forget(seat) {
+            tracing::warn!("something of a closed session stays on disk: {fault}");
+        }
+    }
+
+    fn rest(&self, seat: &Seat) {
+        self.rest_session(seat);
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        Some(self)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Without a vault they go as they are.
+        if self.vault.is_some() {
+            self.rest_all();
+        }
     }
 }
 

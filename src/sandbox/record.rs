@@ -4,60 +4,14 @@
 //! why there is none. Steps of one interpreter form a chain, each tape naming the one before it, back to a fresh
 //! interpreter. This file must not run anything; `step.rs` records and `replay.rs` replays.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::sync::{Mutex, PoisonError};
-
-use sha2::{Digest as _, Sha256};
-
 use super::session::Place;
-use super::step::{Course, Ran};
+use super::step::{Course, Left, Recorded};
 use super::tape::{Head, Own, Start};
-use super::wire::{System, Terms};
 use super::{Key, Sandbox, SandboxFault, builder};
 use crate::model::{CodeGrant, Digest, Keep, Kind, Name, Outcome, OutputFile, Record, Seat};
 
 /// What an agent is told of a step without the tape that its policy asks for.
 const UNTAPED: &str = "No tape of this step is kept, so that it cannot be replayed";
-
-/// Digests of compiled guests, each taken once.
-#[derive(Default)]
-pub(crate) struct Builds(Mutex<BTreeMap<String, Digest>>);
-
-impl Builds {
-    /// SHA-256 over what a worker under `terms` loads: the code, and the memory with which it starts.
-    ///
-    /// # Errors
-    /// A file of the cache cannot be read.
-    pub(crate) fn of(&self, terms: &Terms) -> Result<Digest, SandboxFault> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(digest) = known.get(&terms.code) {
-            return Ok(*digest);
-        }
-        let hash = || -> io::Result<Digest> {
-            let mut both = Sha256::new();
-            for path in [&terms.code, &terms.image].into_iter().filter(|path| !path.is_empty()) {
-                both.update(content(path)?);
-            }
-            Ok(Digest(both.finalize().into()))
-        };
-        let digest = hash().map_err(|error| SandboxFault::Cache(error.to_string()))?;
-        known.insert(terms.code.clone(), digest);
-        Ok(digest)
-    }
-}
-
-/// SHA-256 of a file.
-fn content(path: &str) -> io::Result<[u8; 32]> {
-    let (mut file, mut hash, mut block) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        let read = file.read(&mut block)?;
-        let Some(part) = block.get(..read).filter(|part| !part.is_empty()) else { break };
-        hash.update(part);
-    }
-    Ok(hash.finalize().into())
-}
 
 impl Sandbox {
     /// Why a step under `grant` must not run here at all: its policy asks for what this gate has no place for.
@@ -67,15 +21,9 @@ impl Sandbox {
     }
 
     /// What the next step at `place` follows, and a notice where it asks for a tape and can have none.
-    pub(crate) fn course(
-        &self,
-        key: &Key,
-        place: &mut Place,
-        start: Option<&System>,
-        grant: &CodeGrant,
-    ) -> (Course<'static>, Option<String>) {
-        if let Some(system) = start {
-            place.before = Some(Start::Fresh(system.clone()));
+    pub(crate) fn course(&self, key: &Key, place: &mut Place, grant: &CodeGrant) -> (Course<'static>, Option<String>) {
+        if !place.taken {
+            place.before = Some(Start::Fresh(place.system.clone()));
         }
         if grant.record == Record::Nothing {
             return (Course::Plain, None);
@@ -90,9 +38,7 @@ impl Sandbox {
         let start = place.before.clone().ok_or(
             "its interpreter has run a step before of which there is none; a new session begins with a fresh one",
         )?;
-        let told = |fault: SandboxFault| fault.to_string();
-        let row = builder::known(&key.guest).map_err(told)?;
-        let code = self.builds.of(&self.guest(&key.guest).map_err(told)?).map_err(told)?;
+        let row = builder::known(&key.guest).map_err(|fault| fault.to_string())?;
         let own = match &grant.scratch {
             Some(scratch) => Some(Own { guest: scratch.guest.clone(), files: self.lying(&key.seat)? }),
             None => None,
@@ -100,7 +46,7 @@ impl Sandbox {
         Ok(Head {
             name: Name::new(row.name).map_err(|fault| fault.to_string())?,
             guest: builder::sources(row),
-            code,
+            code: place.hand.build(),
             start,
             own,
             limits: grant.limits,
@@ -116,8 +62,15 @@ impl Sandbox {
     }
 
     /// Keeps the tape of a step, notes it in the step's outcome, and remembers it for the next step.
-    pub(crate) fn keep_tape(&self, key: &Key, place: &mut Place, ran: &mut Ran, outcome: &mut Outcome) {
-        let taped = ran.recorded.take().map(|(recorder, ended)| {
+    pub(crate) fn keep_tape(
+        &self,
+        key: &Key,
+        place: &mut Place,
+        left: Left,
+        recorded: Recorded,
+        outcome: &mut Outcome,
+    ) {
+        let taped = recorded.map(|(recorder, ended)| {
             let shape = shape(outcome).map_err(|error| error.to_string())?;
             let tape =
                 recorder.ended(ended, shape).and_then(|tape| tape.encode()).map_err(|fault| fault.to_string())?;
@@ -135,7 +88,7 @@ impl Sandbox {
         };
         outcome.tape = tape;
         // An interpreter that is as it was before this step has the same behind it as before.
-        if !ran.held {
+        if left != Left::Before {
             place.before = tape.map(|tape| Start::After { seat: key.seat.clone(), tape });
         }
     }

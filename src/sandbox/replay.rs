@@ -14,8 +14,8 @@ use super::session::Place;
 use super::step::{self, Course};
 use super::tape::{Own, Start, Tape, TapeFault, diff};
 use super::vault::TapeReader;
-use super::wire::{End, Folder, System};
-use super::{Key, Sandbox, SandboxFault, Work, builder, record, terms};
+use super::wire::{End, Folder};
+use super::{Base, Key, Sandbox, SandboxFault, Work, builder, record, terms};
 use crate::model::{
     Access, Action, Amounts, Checkpoint, Clock, CodeGrant, Decision, Digest, Effect, Keep, Millis, Name, Outcome,
     Preopen, Randomness, Reason, ReasonCode, Record, Scratch, Seat, parse_json,
@@ -142,7 +142,7 @@ impl Sandbox {
         if sources != head.guest {
             return wrong(head.guest.to_string(), sources.to_string());
         }
-        let code = self.builds.of(&self.guest(row.name)?)?;
+        let code = self.guest(row.name)?.build;
         if code != head.code {
             return wrong(format!("{} (compiled)", head.code), format!("{code} (compiled)"));
         }
@@ -180,7 +180,6 @@ struct Stage<'a> {
     /// What of the grant is the interpreter's.
     grant: CodeGrant,
     place: Place,
-    start: Option<System>,
     read: Vec<String>,
 }
 
@@ -202,9 +201,11 @@ impl<'a> Stage<'a> {
             system.folders.iter_mut().filter(|folder| folder.guest == own.guest).for_each(|f| f.host.clone_from(&at.0));
             agents = Some(at.1);
         }
-        let terms = terms::terms(&sandbox.guest(&key.guest)?, &grant, agents);
-        let place = Place::new(sandbox.workers.alone(&terms)?, &key, &grant);
-        Ok(Self { sandbox, key, grant, place, start: Some(system), read })
+        let base = sandbox.guest(&key.guest)?;
+        let terms = terms::terms(&base.terms, &grant, agents);
+        let hand = sandbox.workers.alone(&Base { terms, ..base })?;
+        let place = Place::new(hand, &key, &grant, system);
+        Ok(Self { sandbox, key, grant, place, read })
     }
 
     /// The next step of the chain: what came of it, and its tape.
@@ -224,9 +225,10 @@ impl<'a> Stage<'a> {
         let keep = if tape.head.keep { Keep::Session } else { Keep::Nothing };
         let grant = CodeGrant { limits, keep, ..self.grant.clone() };
         let work = Work { code: &tape.program.code, variables, grant: &grant, inner: &Silence };
-        let (mut outcome, mut ran) = step::run(&mut self.place, self.start.take(), &work, Course::Again(tape));
+        let hold = tape.program.hold;
+        let (mut outcome, _, recorded) = step::run(&mut self.place, hold, &work, Course::Again(tape));
         self.sandbox.collect(&self.key, &grant, &mut outcome);
-        let (recorder, ended) = ran.recorded.take().ok_or_else(|| form("the replay was not recorded"))?;
+        let (recorder, ended) = recorded.ok_or_else(|| form("the replay was not recorded"))?;
         match &ended.end {
             End::Wall => return Err(inexact(format!("it did not end within {} ms now", limits.wall_ms.0))),
             End::Unstarted(why) => return Err(SandboxFault::Worker(why.clone()).into()),

@@ -32,29 +32,41 @@ pub(crate) enum Course<'t> {
     Again(&'t Tape),
 }
 
-/// What is there after a step.
-pub(crate) struct Ran {
-    /// The interpreter is still there.
-    pub(crate) alive: bool,
-    /// It is as it was before this step.
-    pub(crate) held: bool,
-    /// The step's tape without its outcome.
-    pub(crate) recorded: Option<(Recorder, Ended)>,
+/// A step's tape to which only its outcome is missing.
+pub(crate) type Recorded = Option<(Recorder, Ended)>;
+
+/// What is at the place once a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The interpreter as the program left it.
+    After,
+    /// The interpreter as it was before the program.
+    Before,
+    /// Nothing.
+    Nothing,
 }
 
-/// Runs one program at `place`.
-pub(crate) fn run(place: &mut Place, start: Option<System>, work: &Work<'_>, course: Course<'_>) -> (Outcome, Ran) {
-    let started = Instant::now();
+/// Runs one program at `place`, in the interpreter that is there or a fresh one; `hold` has the worker put its state
+/// aside first.
+pub(crate) fn run(place: &mut Place, hold: bool, work: &Work<'_>, course: Course<'_>) -> (Outcome, Left, Recorded) {
+    let start = (!place.taken).then(|| place.system.clone());
+    place.memory_limit = place.memory_limit.max(work.grant.limits.memory_bytes);
     let mut handles = std::mem::take(&mut place.handles);
-    let mut step = Step::new(work, &mut handles, started, course);
+    let mut step = Step::new(work, &mut handles, hold, course);
     let ended = step.over(place, start);
-    let wall = started.elapsed().saturating_sub(step.exchange.hosted);
+    let wall = step.started.elapsed().saturating_sub(step.exchange.hosted);
+    let left = match (ended.alive, ended.held) {
+        (false, _) => Left::Nothing,
+        (true, true) => Left::Before,
+        (true, false) => Left::After,
+    };
+    place.taken = ended.alive;
+    place.steps += u64::from(left == Left::After);
+    place.memory_bytes = ended.memory_bytes.min(place.memory_limit);
     let recorded = step.recorder.take().map(|recorder| (recorder, ended.clone()));
-    let ran = Ran { alive: ended.alive, held: ended.held, recorded };
-    place.taken = ran.alive;
     let outcome = step.outcome(ended, wall);
     place.handles = handles;
-    (outcome, ran)
+    (outcome, left, recorded)
 }
 
 struct Step<'s, 'w> {
@@ -70,10 +82,11 @@ struct Step<'s, 'w> {
 }
 
 impl<'s, 'w> Step<'s, 'w> {
-    fn new(work: &'s Work<'w>, handles: &'s mut HashSet<String>, started: Instant, course: Course<'s>) -> Self {
+    fn new(work: &'s Work<'w>, handles: &'s mut HashSet<String>, hold: bool, course: Course<'s>) -> Self {
+        let started = Instant::now();
         let exchange = Exchange::new(work, work.inner.tools(), handles);
         let output = Output::new(work.grant.limits.output_bytes);
-        let program = program(work, exchange.request());
+        let program = Program { hold, ..program(work, exchange.request()) };
         let (program, recorder, again) = match course {
             Course::Plain => (program, None, None),
             Course::Taped(head) => {

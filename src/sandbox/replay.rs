@@ -58,7 +58,7 @@ pub enum Verdict {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayFault {
     /// A tape is not there or not what it should be.
-    #[error("the tape of step -{behind} cannot be used: {fault}", behind = .0, fault = .1)]
+    #[error("its interpreter ran more before it, and {1} ({0} step before)")]
     Chain(usize, KeepFault),
     /// The tape itself is not there or not what it should be.
     #[error("{0}")]

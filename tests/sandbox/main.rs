@@ -9,6 +9,7 @@ mod desk;
 mod files;
 mod javascript;
 mod keep;
+mod replay;
 mod sessions;
 mod steps;
 mod values;

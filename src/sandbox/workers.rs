@@ -4,7 +4,7 @@
 //! is parsed by `wire.rs` and believed by nobody. This file must not know what a program is.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, IoSlice, Write as _};
+use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -27,7 +27,7 @@ use crate::model::Name;
 
 /// How long a worker may take to start: the first one reads its guest from disk.
 const START: Duration = Duration::from_secs(60);
-/// How long it may take to finish a frame that it has begun, or to take one.
+/// How long it may take to finish a frame that it has begun, or to take one; a byte now and then does not help it.
 const STALL: Duration = Duration::from_secs(10);
 /// Worker processes at a time, ready ones included.
 const WORKERS: usize = 64;
@@ -218,7 +218,14 @@ impl Hand {
 
     /// True once it cannot be used any more.
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+        self.dead.load(Ordering::Acquire) || self.has_ended()
+    }
+
+    /// Looks after the process: one that has ended while nobody used it costs no step.
+    fn has_ended(&self) -> bool {
+        let Body::Process { child, .. } = &self.body else { return false };
+        let ended = matches!(child.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(Some(_)));
+        self.dead.fetch_or(ended, Ordering::AcqRel) || ended
     }
 
     fn is_idle(&self) -> bool {
@@ -346,17 +353,54 @@ fn say(control: &UnixStream, kind: u8, seat: u64, with: Option<&OwnedFd>) -> io:
 
 /// The gate's end of a lane.
 pub(crate) struct Lane {
+    stream: Paced,
+    heard: BufReader<Paced>,
+}
+
+/// A stream on which one frame has a time to be over, however its bytes come.
+struct Paced {
     stream: UnixStream,
-    heard: BufReader<UnixStream>,
+    until: Instant,
+}
+
+impl Paced {
+    fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(STALL))?;
+        stream.set_write_timeout(Some(STALL))?;
+        Ok(Self { stream, until: Instant::now() })
+    }
+
+    /// A frame begins.
+    fn begin(&mut self) {
+        self.until = Instant::now() + STALL;
+    }
+
+    /// The stream, while there is time.
+    fn timely(&mut self) -> io::Result<&mut UnixStream> {
+        if Instant::now() < self.until { Ok(&mut self.stream) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+}
+
+impl Read for Paced {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.timely()?.read(into)
+    }
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.timely()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Lane {
     fn new(stream: UnixStream) -> io::Result<Self> {
-        // A frame that has begun must end: a worker that stops in the middle of one is ended.
-        stream.set_read_timeout(Some(STALL))?;
-        stream.set_write_timeout(Some(STALL))?;
-        let heard = BufReader::with_capacity(16 << 10, stream.try_clone()?);
-        Ok(Self { stream, heard })
+        let heard = BufReader::with_capacity(16 << 10, Paced::new(stream.try_clone()?)?);
+        Ok(Self { stream: Paced::new(stream)?, heard })
     }
 
     /// Tells the worker something.
@@ -364,8 +408,8 @@ impl Lane {
     /// # Errors
     /// It has gone or does not listen.
     pub(crate) fn order(&mut self, order: &Order) -> io::Result<()> {
-        send(&mut self.stream, order)?;
-        self.stream.flush()
+        self.stream.begin();
+        send(&mut self.stream, order)
     }
 
     /// What the worker says next; `None` when it has said nothing within `patience`.
@@ -376,6 +420,7 @@ impl Lane {
         if self.heard.buffer().is_empty() && !self.readable(patience)? {
             return Ok(None);
         }
+        self.heard.get_mut().begin();
         receive(&mut self.heard).map(Some)
     }
 
@@ -384,7 +429,7 @@ impl Lane {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let wait = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&wait)) {
+            match poll(&mut [PollFd::new(&self.stream.stream, PollFlags::IN)], Some(&wait)) {
                 Ok(ready) => return Ok(ready > 0),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

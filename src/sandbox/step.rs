@@ -89,6 +89,8 @@ impl<'s, 'w> Step<'s, 'w> {
         let mut looked = Instant::now();
         loop {
             match lane.report(CHECK)? {
+                // Asked before it heard that it is to stop: nothing more is run for it, and the order is the reply.
+                Some(Report::Call(_)) if self.told.is_some() => {}
                 Some(Report::Call(request)) => match self.exchange.handle(&request) {
                     Next::Reply(text) => lane.order(&Order::Answer(text))?,
                     Next::Stop => self.stop(lane, Stop::Callbacks)?,

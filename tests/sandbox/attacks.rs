@@ -166,6 +166,8 @@ struct Range {
     sandbox: &'static Sandbox,
     place: TempDir,
     listener: TcpListener,
+    /// Agents of this range alone: the attacker, and a neighbour.
+    agents: [Name; 2],
     witness: Key,
 }
 
@@ -185,7 +187,9 @@ impl Range {
         assert!(Command::new("mkfifo").arg(read.join("pipe")).status().unwrap().success());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let range = Self { wall, sandbox, place, listener, witness: key("witness", &fresh(), "python") };
+        let agents = [fresh(), fresh()];
+        let witness = key(&fresh(), &fresh(), "python");
+        let range = Self { wall, sandbox, place, listener, agents, witness };
         let kept = range.sandbox.run(&range.witness, "mine = 41", &Map::new(), &desk::grant(), &Desk::default());
         assert_eq!(kept.status, Status::Done, "{kept:?}");
         range
@@ -220,10 +224,11 @@ impl Range {
         let (session, grant) = (fresh(), self.grant(attack));
         let mut faults = Vec::new();
         for (number, step) in attack.step.iter().enumerate() {
+            let [attacker, neighbour] = &self.agents;
             let (agent, session) = match step.who {
-                Who::Attacker => ("attacker", session.clone()),
-                Who::Sibling => ("attacker", fresh()),
-                Who::Neighbour => ("neighbour", fresh()),
+                Who::Attacker => (attacker, session.clone()),
+                Who::Sibling => (attacker, fresh()),
+                Who::Neighbour => (neighbour, fresh()),
             };
             let key = key(agent, &session, &attack.guest);
             let gate = Gate { desk: tools(), sandbox: self.sandbox, key: &key, grant: &grant, depth: 0 };
@@ -236,7 +241,7 @@ impl Range {
             faults.extend(wrong.into_iter().flatten().map(told));
         }
         use weir::pep::port::Executor as _;
-        self.sandbox.close(&key("attacker", &session, &attack.guest).seat);
+        self.sandbox.close(&key(&self.agents[0], &session, &attack.guest).seat);
         faults.extend(self.disturbed().map(|what| format!("{} on {}: {what}", attack.id, self.wall)));
         faults
     }
@@ -263,10 +268,12 @@ impl Range {
         if self.listener.accept().is_ok_and(|_| true) {
             return Some("somebody connected".into());
         }
-        // Nobody's attack stays for the next one.
-        let written = self.place.path().join("w");
-        fs::remove_dir_all(&written).unwrap();
-        fs::create_dir(&written).unwrap();
+        // Nobody's attack stays for the next one. The folder itself does: it is what the worker was given.
+        for entry in fs::read_dir(self.place.path().join("w")).unwrap() {
+            let path = entry.unwrap().path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.unwrap();
+        }
         let look = "import json, math\n(mine + 1, len([1, 2]), json.dumps({'a': math.floor(1.5)}))";
         let seen = self.sandbox.run(&self.witness, look, &Map::new(), &desk::grant(), &Desk::default());
         let expected = json!({"$": ["tuple", [42, 2, r#"{"a": 1}"#]]});
@@ -274,8 +281,8 @@ impl Range {
     }
 }
 
-fn key(agent: &str, session: &Name, guest: &str) -> Key {
-    let seat = Seat { org: name("org"), agent: name(agent), name: session.clone() };
+fn key(agent: &Name, session: &Name, guest: &str) -> Key {
+    let seat = Seat { org: name("org"), agent: agent.clone(), name: session.clone() };
     Key { seat, guest: guest.into(), run: name("run") }
 }
 
@@ -313,7 +320,7 @@ impl Inner for Gate<'_> {
         match resource {
             "cancel" => self.desk.cancelled.store(true, Ordering::SeqCst),
             "nest" | "again" if self.depth < 6 => {
-                let other = key("attacker", &fresh(), "python");
+                let other = key(&self.key.seat.agent, &fresh(), "python");
                 let key = if resource == "nest" { &other } else { self.key };
                 let inner = Gate { desk: tools(), key, depth: self.depth + 1, ..*self };
                 let outcome = self.sandbox.run(key, &code, &Map::new(), self.grant, &inner);

@@ -13,6 +13,7 @@ mod fault;
 mod forge;
 mod image;
 mod keep;
+mod lane;
 mod memory;
 mod merge;
 mod output;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::Work;
 use super::exchange::{Exchange, Next};
+use super::lane::Lane;
 use super::output::Output;
 use super::reply::{self, Stop};
 use super::session::Place;
 use super::wire::{End, Ended, Order, Program, Report, System};
-use super::workers::Lane;
 use crate::model::{Amounts, CodeLimits, Keep, Kind, Outcome};
 
 /// How often the caller is looked after while a guest runs.
@@ -109,6 +109,8 @@ impl<'s, 'w> Step<'s, 'w> {
         let mut looked = Instant::now();
         loop {
             match lane.report(CHECK)? {
+                // Asked before it heard that it is to stop: nothing more is run for it, and the order is the reply.
+                Some(Report::Call(_)) if self.told.is_some() => {}
                 Some(Report::Call(request)) => match self.exchange.handle(&request) {
                     Next::Reply(text) => lane.order(&Order::Answer(text))?,
                     Next::Stop => self.stop(lane, Stop::Callbacks)?,

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cache::{Cache, Verified};
 use super::{SandboxFault, compile, merge};
+use crate::model::Digest;
 use table::{GUESTS, Route};
 pub(crate) use table::{GuestRow, row};
 
@@ -133,6 +134,14 @@ pub(crate) fn component(cache: &Cache, row: &GuestRow, progress: &dyn Progress) 
 /// The name under which everything made from a guest's sources is kept.
 pub(crate) fn stem(row: &GuestRow) -> String {
     format!("{}-{}", row.name, digest(row.files).get(..16).unwrap_or_default())
+}
+
+/// The digest of a guest's sources.
+pub(crate) fn sources(row: &GuestRow) -> Digest {
+    let mut bytes = [0; 32];
+    // It was written as hexadecimal digits just now.
+    let _ = hex::decode_to_slice(digest(row.files), &mut bytes);
+    Digest(bytes)
 }
 
 /// SHA-256 over files and their names; a guest's files name the tool and its hash. What is done with its result counts too.

@@ -62,6 +62,7 @@ impl Sandbox {
         place.system = super::wire::System { folders, ..header.system };
         transfer::load(place, &State { bytes, system: place.system.clone() })?;
         place.handles = header.handles.into_iter().collect();
+        place.before = header.before;
         (place.steps, place.memory_bytes) = (header.steps, header.memory_bytes);
         Ok(())
     }
@@ -230,7 +231,7 @@ fn store(
         handles,
         memory_bytes: place.memory_bytes,
         bytes: state.bytes.len() as u64,
-        tape: None,
+        before: place.before.clone(),
     };
     vault.put(seat, session, class, &header, &mut state.bytes.as_slice())
 }

@@ -17,6 +17,8 @@ mod lane;
 mod memory;
 mod merge;
 mod output;
+mod record;
+mod replay;
 mod reply;
 mod scratch;
 mod session;
@@ -41,8 +43,9 @@ use serde_json::{Map, Value};
 
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
+pub use replay::{ReplayFault, Replayed, Verdict};
 pub use session::Key;
-pub use vault::{Caps, Vault, VaultKey};
+pub use vault::{Caps, TapeReader, Vault, VaultKey};
 pub use workers::Wall;
 
 use crate::model::{Checkpoint, CodeGrant, Digest, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
@@ -67,7 +70,7 @@ pub struct SandboxConfig {
     pub live_bytes: u64,
     /// Where sessions have their own folders; `None` gives none.
     pub scratch: Option<PathBuf>,
-    /// Where sessions are kept that are not in memory; `None` keeps none.
+    /// Where sessions that are not in memory, and tapes, are kept; `None` keeps neither.
     pub vault: Option<Arc<Vault>>,
     /// What stands around the guests.
     pub wall: Wall,
@@ -203,6 +206,9 @@ impl Sandbox {
 
     /// One program in the session's interpreter: the one in memory, the one on disk, or a fresh one.
     fn stay(&self, key: &Key, work: &Work<'_>) -> Outcome {
+        if let Some(fault) = self.unrecordable(work.grant) {
+            return fault.outcome();
+        }
         let mut taken = match self.sessions.take(key, work.grant) {
             Ok(taken) => taken,
             Err(busy) => return broken(busy),
@@ -226,12 +232,15 @@ impl Sandbox {
         {
             notices.push(format!("No checkpoint was made before this step: {fault}."));
         }
-        let (mut outcome, end) = step::run(&mut place, asked && self.vault.is_none(), work);
+        let (course, untaped) = self.course(key, &mut place, work.grant);
+        notices.extend(untaped);
+        let (mut outcome, mut ran) = step::run(&mut place, asked && self.vault.is_none(), work, course);
         self.collect(key, work.grant, &mut outcome);
-        let alive = end != step::Left::Nothing;
+        self.keep_tape(key, &mut place, &mut ran, &mut outcome);
+        let alive = ran.left != step::Left::Nothing;
         let keeps = work.grant.keep != Keep::Nothing;
         outcome.replaced = !alive || !keeps;
-        match end {
+        match ran.left {
             step::Left::After => {}
             step::Left::Before => notices.push(session::HELD.to_owned()),
             step::Left::Nothing if keeps => {

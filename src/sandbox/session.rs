@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::USUAL;
+use super::tape::Start;
 use super::terms::Given;
 use super::wire::System;
 use super::workers::Hand;
@@ -71,6 +72,8 @@ pub(crate) struct Place {
     pub(crate) memory_limit: u64,
     /// What it was started with.
     pub(crate) system: System,
+    /// What the tape of its next step begins with; `None` once it has run a step of which there is no tape.
+    pub(crate) before: Option<Start>,
     given: Given,
     of_run: Name,
     keep: Keep,
@@ -89,6 +92,7 @@ impl Place {
             memory_bytes: 0,
             memory_limit: grant.limits.memory_bytes,
             system,
+            before: None,
             given: Given::of(grant),
             of_run: key.run.clone(),
             keep: grant.keep,

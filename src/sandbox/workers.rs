@@ -120,6 +120,14 @@ impl Workers {
         pool.given.values().flatten().filter(|hand| !hand.is_dead()).filter_map(|hand| hand.process()).collect()
     }
 
+    /// A worker that is nobody's and ends with its last user.
+    ///
+    /// # Errors
+    /// [`SandboxFault::Worker`].
+    pub(crate) fn alone(&self, base: &Base) -> Result<Arc<Hand>, SandboxFault> {
+        Hand::start(&self.forge, base).map(Arc::new)
+    }
+
     /// Has a worker ready for the next agent.
     pub(crate) fn prepare(self: &Arc<Self>) {
         let mut pool = self.lock();

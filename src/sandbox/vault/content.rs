@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Digest, Name};
+use crate::sandbox::tape::Start;
 use crate::sandbox::wire::{self, STATE, System};
 
 /// The longest header: 100,000 objects of the host and room for the rest.
@@ -35,8 +36,8 @@ pub(crate) struct Header {
     pub(crate) memory_bytes: u64,
     /// Length of the state, bytes.
     pub(crate) bytes: u64,
-    /// The tape of its last step, where that one has a tape.
-    pub(crate) tape: Option<Digest>,
+    /// What the tape of its next step begins with; `None` when it has run a step of which there is none.
+    pub(crate) before: Option<Start>,
 }
 
 /// Writes `header` and `content`, which must be exactly as long as the header says, to `out`.

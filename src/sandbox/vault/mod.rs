@@ -26,6 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) use content::Header;
 pub(crate) use index::Class;
 pub use key::VaultKey;
+pub use tapes::TapeReader;
 
 use crate::model::{Digest, Name, Seat, Timestamp};
 use crate::pep::port::{KeepFault, Kept, Point};
@@ -250,7 +251,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::put`].
-    pub(crate) fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
+    pub fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
         self.tapes.put(&self.key, seat, tape)
     }
 
@@ -258,7 +259,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::get`].
-    pub(crate) fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
+    pub fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
         self.tapes.get(&self.key, seat, digest)
     }
 
@@ -421,7 +422,7 @@ mod tests {
             handles: vec!["0123456789abcdef0123456789abcdef".into()],
             memory_bytes: 1 << 20,
             bytes,
-            tape: None,
+            before: None,
         }
     }
 

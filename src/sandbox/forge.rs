@@ -15,8 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::SandboxFault;
+use super::lane::STALL;
 use super::wire::{Report, Terms, receive, send};
-use super::workers::{STALL, Wall};
+use super::workers::Wall;
 
 /// How long a worker may take to start: the first one reads its guest from disk.
 const START: Duration = Duration::from_secs(60);

@@ -62,6 +62,7 @@ impl Sandbox {
         place.system = super::wire::System { folders, ..header.system };
         transfer::load(place, &State { bytes, system: place.system.clone() })?;
         place.handles = header.handles.into_iter().collect();
+        place.before = header.before;
         (place.steps, place.memory_bytes) = (header.steps, header.memory_bytes);
         place.before = header.before;
         Ok(())

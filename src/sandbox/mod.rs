@@ -13,6 +13,7 @@ mod fault;
 mod forge;
 mod image;
 mod keep;
+mod lane;
 mod memory;
 mod merge;
 mod output;
@@ -21,6 +22,7 @@ mod replay;
 mod reply;
 mod scratch;
 mod session;
+mod stay;
 mod step;
 mod tagged;
 mod tape;
@@ -47,15 +49,14 @@ pub use session::Key;
 pub use vault::{Caps, TapeReader, Vault, VaultKey};
 pub use workers::Wall;
 
-use crate::model::{Checkpoint, CodeGrant, Digest, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
-use crate::pep::port::{Executor, Inner, KeepFault, Keeper};
+use crate::model::{CodeGrant, Digest, GuestError, Limits, Outcome, ReasonCode, Seat, Status};
+use crate::pep::port::{Executor, Inner, Keeper};
 use crate::pep::{Durable, Reserved};
 use cache::Cache;
-use keep::Back;
 use scratch::Scratches;
-use session::{Place, Sessions};
+use session::Sessions;
 use wire::Terms;
-use workers::{Owner, Workers};
+use workers::Workers;
 
 /// How a sandbox is opened.
 pub struct SandboxConfig {
@@ -69,7 +70,7 @@ pub struct SandboxConfig {
     pub live_bytes: u64,
     /// Where sessions have their own folders; `None` gives none.
     pub scratch: Option<PathBuf>,
-    /// Where checkpoints, resting sessions and tapes are kept; `None` keeps none.
+    /// Where sessions that are not in memory, and tapes, are kept; `None` keeps neither.
     pub vault: Option<Arc<Vault>>,
     /// What stands around the guests.
     pub wall: Wall,
@@ -201,121 +202,6 @@ impl Sandbox {
             self.sessions.forget(&key.place(), "a step of it broke");
             broken("the sandbox failed inside and was reset; variables of earlier steps are gone")
         })
-    }
-
-    /// One program in the session's interpreter: the one in memory, the one on disk, or a fresh one.
-    fn stay(&self, key: &Key, work: &Work<'_>) -> Outcome {
-        if let Some(fault) = self.unrecordable(work.grant) {
-            return fault.outcome();
-        }
-        let mut taken = match self.sessions.take(key, work.grant) {
-            Ok(taken) => taken,
-            Err(busy) => return broken(busy),
-        };
-        let mut notices = Vec::new();
-        let place = match taken.live.take() {
-            Some(place) => Ok(place),
-            None => self.made(key, work.grant, taken.lost.take(), &mut notices),
-        };
-        let mut place = match place {
-            Ok(place) => place,
-            Err(fault) => {
-                self.sessions.put_back(taken, None);
-                return fault.outcome();
-            }
-        };
-        let asked = work.grant.keep == Keep::Session && work.grant.checkpoint == Checkpoint::Step;
-        if asked
-            && place.taken
-            && let Err(fault) = self.put_aside(key, &place)
-        {
-            notices.push(format!("No checkpoint was made before this step: {fault}."));
-        }
-        let (course, untaped) = self.course(key, &mut place, work.grant);
-        let hold = asked && self.vault.is_none();
-        let (mut outcome, end, recorded) = step::run(&mut place, hold, work, course);
-        self.collect(key, work.grant, &mut outcome);
-        self.keep_tape(key, &mut place, end, recorded, &mut outcome);
-        notices.extend(untaped);
-        let alive = end != step::Left::Nothing;
-        let keeps = work.grant.keep != Keep::Nothing;
-        outcome.replaced = !alive || !keeps;
-        match end {
-            step::Left::After => {}
-            step::Left::Before => notices.push(session::HELD.to_owned()),
-            step::Left::Nothing if keeps => {
-                let (told, kept) = self.loss(key);
-                notices.push(told);
-                outcome.replaced = !kept;
-            }
-            step::Left::Nothing => {}
-        }
-        outcome.notices.extend(notices);
-        self.sessions.put_back(taken, Some(place).filter(|_| alive && keeps));
-        self.relieve();
-        outcome
-    }
-
-    /// A place with the session's state from disk, or one for a fresh interpreter.
-    fn made(
-        &self,
-        key: &Key,
-        grant: &CodeGrant,
-        lost: Option<String>,
-        notices: &mut Vec<String>,
-    ) -> Result<Place, SandboxFault> {
-        let mut place = self.place(key, grant)?;
-        let lost = match self.bring_back(key, grant, &mut place) {
-            Back::Here(notice) => {
-                notices.extend(notice);
-                return Ok(place);
-            }
-            Back::Nothing => lost,
-            Back::Lost(why) => {
-                // What was half there is of no use: a fresh place, perhaps of a fresh worker.
-                place = self.place(key, grant)?;
-                Some(why)
-            }
-        };
-        notices.extend(lost.map(|why| format!("{} The reason: {why}.", session::LOST)));
-        Ok(place)
-    }
-
-    /// A place for a new interpreter, in the worker of its agent.
-    fn place(&self, key: &Key, grant: &CodeGrant) -> Result<Place, SandboxFault> {
-        let seat = key.place();
-        let owner = Owner { org: seat.org.clone(), agent: seat.agent.clone() };
-        let (own, agents) = match (&grant.scratch, &self.scratches) {
-            (None, _) => (None, None),
-            (Some(scratch), Some(scratches)) => {
-                let told = |fault: KeepFault| SandboxFault::Grant(fault.to_string());
-                let own = scratches.make(&key.seat, &scratch.quota).map_err(told)?;
-                (Some(own), Some(scratches.agent_folder(&key.seat).map_err(told)?))
-            }
-            (Some(_), None) => return Err(SandboxFault::Grant("this gate has no place for a scratch folder".into())),
-        };
-        let folders = terms::folders(grant, own)?;
-        let base = self.guest(&key.guest)?;
-        let terms = terms::terms(&base.terms, grant, agents);
-        if let Some(hand) = self.workers.crowded(&owner, &terms) {
-            self.vacate(&hand);
-        }
-        let hand = self.workers.of(&owner, &Base { terms, ..base })?;
-        Ok(Place::new(hand, key, grant, terms::system(&seat, grant, folders)))
-    }
-
-    /// What the step left in the session's folder.
-    fn collect(&self, key: &Key, grant: &CodeGrant, outcome: &mut Outcome) {
-        let (Some(_), Some(scratches)) = (&grant.scratch, &self.scratches) else { return };
-        match scratches.changes(&key.seat) {
-            Ok(changes) => {
-                outcome.files = changes.files;
-                outcome.notices.extend(changes.notices);
-            }
-            Err(fault) => {
-                outcome.notices.push(format!("What the step left in its folder could not be collected: {fault}."))
-            }
-        }
     }
 }
 

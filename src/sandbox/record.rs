@@ -5,7 +5,7 @@
 //! interpreter. This file must not run anything; `step.rs` records and `replay.rs` replays.
 
 use super::session::Place;
-use super::step::{Course, Left, Recorded};
+use super::step::{Course, Left, Ran};
 use super::tape::{Head, Own, Start};
 use super::{Key, Sandbox, SandboxFault, builder};
 use crate::model::{CodeGrant, Digest, Keep, Kind, Name, Outcome, OutputFile, Record, Seat};
@@ -38,7 +38,8 @@ impl Sandbox {
         let start = place.before.clone().ok_or(
             "its interpreter has run a step before of which there is none; a new session begins with a fresh one",
         )?;
-        let row = builder::known(&key.guest).map_err(|fault| fault.to_string())?;
+        let told = |fault: SandboxFault| fault.to_string();
+        let row = builder::known(&key.guest).map_err(told)?;
         let own = match &grant.scratch {
             Some(scratch) => Some(Own { guest: scratch.guest.clone(), files: self.lying(&key.seat)? }),
             None => None,
@@ -62,15 +63,8 @@ impl Sandbox {
     }
 
     /// Keeps the tape of a step, notes it in the step's outcome, and remembers it for the next step.
-    pub(crate) fn keep_tape(
-        &self,
-        key: &Key,
-        place: &mut Place,
-        left: Left,
-        recorded: Recorded,
-        outcome: &mut Outcome,
-    ) {
-        let taped = recorded.map(|(recorder, ended)| {
+    pub(crate) fn keep_tape(&self, key: &Key, place: &mut Place, ran: &mut Ran, outcome: &mut Outcome) {
+        let taped = ran.recorded.take().map(|(recorder, ended)| {
             let shape = shape(outcome).map_err(|error| error.to_string())?;
             let tape =
                 recorder.ended(ended, shape).and_then(|tape| tape.encode()).map_err(|fault| fault.to_string())?;
@@ -88,7 +82,7 @@ impl Sandbox {
         };
         outcome.tape = tape;
         // An interpreter that is as it was before this step has the same behind it as before.
-        if left != Left::Before {
+        if ran.left != Left::Before {
             place.before = tape.map(|tape| Start::After { seat: key.seat.clone(), tape });
         }
     }

@@ -64,8 +64,6 @@ pub(crate) struct Place {
     pub(crate) taken: bool,
     /// Ids of host objects that came into it.
     pub(crate) handles: HashSet<String>,
-    /// What the tape of its next step begins with; `None` once it has run a step of which there is no tape.
-    pub(crate) before: Option<Start>,
     /// Steps that have run in it.
     pub(crate) steps: u64,
     /// Its linear memory as its worker says, bytes.
@@ -74,6 +72,8 @@ pub(crate) struct Place {
     pub(crate) memory_limit: u64,
     /// What it was started with.
     pub(crate) system: System,
+    /// What the tape of its next step begins with; `None` once it has run a step of which there is no tape.
+    pub(crate) before: Option<Start>,
     given: Given,
     of_run: Name,
     keep: Keep,

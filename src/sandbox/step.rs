@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::Work;
 use super::exchange::{Exchange, Next};
+use super::lane::Lane;
 use super::output::Output;
 use super::reply::{self, Stop};
 use super::session::Place;
 use super::tape::{Head, Recorder, Tape};
 use super::wire::{End, Ended, Order, Program, Report, Request, System};
-use super::workers::Lane;
 use crate::model::{Amounts, CodeLimits, Keep, Kind, Outcome};
 
 /// How often the caller is looked after while a guest runs.
@@ -32,9 +32,6 @@ pub(crate) enum Course<'t> {
     Again(&'t Tape),
 }
 
-/// A step's tape to which only its outcome is missing.
-pub(crate) type Recorded = Option<(Recorder, Ended)>;
-
 /// What is at the place once a program has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
@@ -46,15 +43,24 @@ pub(crate) enum Left {
     Nothing,
 }
 
+/// What is there after a step.
+pub(crate) struct Ran {
+    /// At its place.
+    pub(crate) left: Left,
+    /// The step's tape without its outcome.
+    pub(crate) recorded: Option<(Recorder, Ended)>,
+}
+
 /// Runs one program at `place`, in the interpreter that is there or a fresh one; `hold` has the worker put its state
 /// aside first.
-pub(crate) fn run(place: &mut Place, hold: bool, work: &Work<'_>, course: Course<'_>) -> (Outcome, Left, Recorded) {
+pub(crate) fn run(place: &mut Place, hold: bool, work: &Work<'_>, course: Course<'_>) -> (Outcome, Ran) {
     let start = (!place.taken).then(|| place.system.clone());
     place.memory_limit = place.memory_limit.max(work.grant.limits.memory_bytes);
     let mut handles = std::mem::take(&mut place.handles);
     let mut step = Step::new(work, &mut handles, hold, course);
     let ended = step.over(place, start);
     let wall = step.started.elapsed().saturating_sub(step.exchange.hosted);
+    let recorded = step.recorder.take().map(|recorder| (recorder, ended.clone()));
     let left = match (ended.alive, ended.held) {
         (false, _) => Left::Nothing,
         (true, true) => Left::Before,
@@ -63,10 +69,9 @@ pub(crate) fn run(place: &mut Place, hold: bool, work: &Work<'_>, course: Course
     place.taken = ended.alive;
     place.steps += u64::from(left == Left::After);
     place.memory_bytes = ended.memory_bytes.min(place.memory_limit);
-    let recorded = step.recorder.take().map(|recorder| (recorder, ended.clone()));
     let outcome = step.outcome(ended, wall);
     place.handles = handles;
-    (outcome, left, recorded)
+    (outcome, Ran { left, recorded })
 }
 
 struct Step<'s, 'w> {

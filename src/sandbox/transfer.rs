@@ -7,9 +7,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::lane::Lane;
 use super::session::Place;
 use super::wire::{Order, PART, Report, STATE, System};
-use super::workers::Lane;
 use crate::pep::port::KeepFault;
 
 /// How long a worker may take for a whole state; the longest is 4 GiB.

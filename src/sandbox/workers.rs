@@ -4,7 +4,7 @@
 //! is parsed by `wire.rs` and believed by nobody. This file must not know what a program is.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, IoSlice, Write as _};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,19 +14,16 @@ use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::forge::Forge;
-use super::wire::{Order, Report, Terms, receive, send};
+use super::lane::Lane;
+use super::wire::Terms;
 use super::worker::{FORGET, LANE, WORD, Worker};
 use super::{Base, SandboxFault, memory};
 use crate::model::{Digest, Name};
 
-/// How long it may take to finish a frame that it has begun, or to take one.
-pub(super) const STALL: Duration = Duration::from_secs(10);
 /// Worker processes at a time, ready ones included.
 const WORKERS: usize = 64;
 
@@ -102,14 +99,6 @@ impl Workers {
         Ok(hand)
     }
 
-    /// A worker that is nobody's and ends with its last user.
-    ///
-    /// # Errors
-    /// [`SandboxFault::Worker`].
-    pub(crate) fn alone(&self, base: &Base) -> Result<Arc<Hand>, SandboxFault> {
-        Hand::start(&self.forge, base).map(Arc::new)
-    }
-
     /// The worker that has to go before `owner` can have a new one under `terms`: the one that was used least recently
     /// and does not work.
     pub(crate) fn crowded(&self, owner: &Owner, terms: &Terms) -> Option<Arc<Hand>> {
@@ -129,6 +118,14 @@ impl Workers {
     pub(crate) fn processes(&self) -> Vec<u32> {
         let pool = self.lock();
         pool.given.values().flatten().filter(|hand| !hand.is_dead()).filter_map(|hand| hand.process()).collect()
+    }
+
+    /// A worker that is nobody's and ends with its last user.
+    ///
+    /// # Errors
+    /// [`SandboxFault::Worker`].
+    pub(crate) fn alone(&self, base: &Base) -> Result<Arc<Hand>, SandboxFault> {
+        Hand::start(&self.forge, base).map(Arc::new)
     }
 
     /// Has a worker ready for the next agent.
@@ -261,7 +258,14 @@ impl Hand {
 
     /// True once it cannot be used any more.
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+        self.dead.load(Ordering::Acquire) || self.has_ended()
+    }
+
+    /// Looks after the process: one that has ended while nobody used it costs no step.
+    fn has_ended(&self) -> bool {
+        let Body::Process { child, .. } = &self.body else { return false };
+        let ended = matches!(child.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(Some(_)));
+        self.dead.fetch_or(ended, Ordering::AcqRel) || ended
     }
 
     fn is_idle(&self) -> bool {
@@ -313,55 +317,6 @@ fn say(control: &UnixStream, kind: u8, seat: u64, with: Option<&OwnedFd>) -> io:
     let flags = SendFlags::NOSIGNAL;
     let sent = rustix::io::retry_on_intr(|| sendmsg(control, &[IoSlice::new(&word)], &mut ancillary, flags))?;
     if sent == WORD { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
-}
-
-/// The gate's end of a lane.
-pub(crate) struct Lane {
-    stream: UnixStream,
-    heard: BufReader<UnixStream>,
-}
-
-impl Lane {
-    fn new(stream: UnixStream) -> io::Result<Self> {
-        // A frame that has begun must end: a worker that stops in the middle of one is ended.
-        stream.set_read_timeout(Some(STALL))?;
-        stream.set_write_timeout(Some(STALL))?;
-        let heard = BufReader::with_capacity(16 << 10, stream.try_clone()?);
-        Ok(Self { stream, heard })
-    }
-
-    /// Tells the worker something.
-    ///
-    /// # Errors
-    /// It has gone or does not listen.
-    pub(crate) fn order(&mut self, order: &Order) -> io::Result<()> {
-        send(&mut self.stream, order)?;
-        self.stream.flush()
-    }
-
-    /// What the worker says next; `None` when it has said nothing within `patience`.
-    ///
-    /// # Errors
-    /// It has gone, stopped within a frame, or said what is no report.
-    pub(crate) fn report(&mut self, patience: Duration) -> io::Result<Option<Report>> {
-        if self.heard.buffer().is_empty() && !self.readable(patience)? {
-            return Ok(None);
-        }
-        receive(&mut self.heard).map(Some)
-    }
-
-    fn readable(&self, patience: Duration) -> io::Result<bool> {
-        let until = Instant::now() + patience;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let wait = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&wait)) {
-                Ok(ready) => return Ok(ready > 0),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 /// A lane while it is used.

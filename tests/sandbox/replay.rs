@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use weir::model::{
-    Clock, CodeGrant, Digest, Keep, Kind, Millis, Outcome, Quota, Randomness, ReasonCode, Record, Scratch, Status,
+    Checkpoint, Clock, CodeGrant, Digest, Keep, Kind, Millis, Outcome, Quota, Randomness, ReasonCode, Record, Scratch,
+    Status,
 };
 use weir::pep::port::{Executor as _, Keeper as _};
 use weir::sandbox::{
@@ -158,10 +159,18 @@ fn a_chain_of_steps_comes_out_the_same_after_rest_and_restart_too() {
         let replayed = place.identical("one", tape);
         assert_eq!((replayed.step, replayed.steps), (steps, steps));
     }
+    // A step that is lost is no link: the session goes on as it was before it.
+    let mut checked = CodeGrant { checkpoint: Checkpoint::Step, ..wild() };
+    checked.limits.fuel = 2_000_000_000;
+    let lost = place.run("one", "x.append(random.random())\nwhile True: pass", &checked, &desk);
+    assert_eq!((lost.status, lost.replaced), (Status::Exhausted, false));
+    assert_eq!(place.identical("one", lost.tape.unwrap()).steps, 4);
+    let after = place.tape("one", "print(x)", &checked, &desk);
+    assert_eq!(place.identical("one", after).steps, 4);
     // A copy of the session goes on from the same chain.
     place.sandbox.fork(&seat("one"), None, &seat("copy")).unwrap();
     let copy = place.tape("copy", "print(len(x), random.random())", &wild(), &desk);
-    assert_eq!(place.identical("copy", copy).steps, 4);
+    assert_eq!(place.identical("copy", copy).steps, 5);
 }
 
 #[test]
@@ -263,7 +272,7 @@ fn a_tape_that_is_gone_or_no_tape_or_of_another_build_is_told() {
     // The first tape of the chain has gone.
     std::fs::remove_file(&files[0]).unwrap();
     let said = place.cannot("one", two);
-    assert!(said.contains("1 step before") && said.contains("no tape of this execution"), "{said}");
+    assert!(said.contains("the step 1 before it") && said.contains("no tape of this execution"), "{said}");
     // A tape whose file was changed.
     let mut bytes = std::fs::read(&files[1]).unwrap();
     let last = bytes.len() - 1;

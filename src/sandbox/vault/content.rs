@@ -36,7 +36,7 @@ pub(crate) struct Header {
     pub(crate) memory_bytes: u64,
     /// Length of the state, bytes.
     pub(crate) bytes: u64,
-    /// What the tape of its next step begins with; `None` once it has run a step of which there is no tape.
+    /// What the tape of its next step begins with; `None` when it has run a step of which there is none.
     pub(crate) before: Option<Start>,
 }
 

@@ -64,7 +64,6 @@ impl Sandbox {
         place.handles = header.handles.into_iter().collect();
         place.before = header.before;
         (place.steps, place.memory_bytes) = (header.steps, header.memory_bytes);
-        place.before = header.before;
         Ok(())
     }
 

@@ -68,16 +68,27 @@ pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Appro
 /// The sandbox, with the first build of the guest shown as it goes. With the `store`'s folder, whose lock the caller
 /// holds, sessions have folders of their own and can be kept.
 pub(super) fn sandbox(store: Option<&Path>) -> Result<Sandbox, String> {
-    let program =
-        std::env::current_exe().map_err(|error| format!("where this program lies cannot be told: {error}"))?;
-    let wall = Wall::Process { program, arguments: vec!["worker".into()] };
-    let progress = Arc::new(super::guest::Shown::default());
-    let mut config = SandboxConfig { progress, ..SandboxConfig::new(wall) };
+    let mut config = bare()?;
     if let Some(store) = store {
         config.scratch = Some(store.join("scratch"));
         config.vault = Some(Arc::new(vault(store)?));
     }
     Sandbox::open(config).map_err(|fault| fault.to_string())
+}
+
+/// A sandbox for replays alone: it shares nothing with a gate. Folders of their own lie in `scratch` meanwhile.
+pub(super) fn replayer(scratch: &Path) -> Result<Sandbox, String> {
+    let config = SandboxConfig { scratch: Some(scratch.to_path_buf()), ..bare()? };
+    Sandbox::open(config).map_err(|fault| fault.to_string())
+}
+
+/// The usual sandbox with nothing of a store.
+fn bare() -> Result<SandboxConfig, String> {
+    let program =
+        std::env::current_exe().map_err(|error| format!("where this program lies cannot be told: {error}"))?;
+    let wall = Wall::Process { program, arguments: vec!["worker".into()] };
+    let progress = Arc::new(super::guest::Shown::default());
+    Ok(SandboxConfig { progress, ..SandboxConfig::new(wall) })
 }
 
 /// The kept sessions of the store in `folder`, whose lock the caller holds.

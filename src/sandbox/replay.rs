@@ -57,8 +57,8 @@ pub enum Verdict {
 /// Why nothing can be said by running it again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayFault {
-    /// A tape is not there or not what it should be.
-    #[error("the tape of step -{behind} cannot be used: {fault}", behind = .0, fault = .1)]
+    /// The tape of a step this many steps before is not there or not what it should be.
+    #[error("the step {0} before it in its interpreter is needed, and its tape cannot be used: {1}")]
     Chain(usize, KeepFault),
     /// The tape itself is not there or not what it should be.
     #[error("{0}")]
@@ -225,7 +225,7 @@ impl<'a> Stage<'a> {
         let keep = if tape.head.keep { Keep::Session } else { Keep::Nothing };
         let grant = CodeGrant { limits, keep, ..self.grant.clone() };
         let work = Work { code: &tape.program.code, variables, grant: &grant, inner: &Silence };
-        let (mut outcome, mut ran) = step::run(&mut self.place, false, &work, Course::Again(tape));
+        let (mut outcome, mut ran) = step::run(&mut self.place, tape.program.hold, &work, Course::Again(tape));
         self.sandbox.collect(&self.key, &grant, &mut outcome);
         let (recorder, ended) = ran.recorded.take().ok_or_else(|| form("the replay was not recorded"))?;
         match &ended.end {

@@ -146,14 +146,6 @@ impl Tape {
         if tape.encode()? == bytes { Ok(tape) } else { Err(form("it is not in its one encoding")) }
     }
 
-    /// The tape's name: SHA-256 of its bytes.
-    ///
-    /// # Errors
-    /// [`TapeFault::Long`].
-    pub(crate) fn digest(&self) -> Result<Digest, TapeFault> {
-        self.encode().map(|bytes| Digest::of(&bytes))
-    }
-
     /// Why running it again cannot be expected to give the same, where that is so.
     pub(crate) fn inexact(&self) -> Option<&'static str> {
         let real = self.program.tell && self.ended.noise.is_none();
@@ -336,7 +328,6 @@ mod tests {
     fn a_tape_has_one_encoding_and_reads_back() {
         let bytes = tape().encode().unwrap();
         assert_eq!(Tape::decode(&bytes).unwrap(), tape());
-        assert_eq!(tape().digest().unwrap(), Digest::of(&bytes));
         assert_eq!(tape().printed.text, "before\n2\n");
         assert_eq!(tape().turns.iter().map(|turn| turn.printed).collect::<Vec<_>>(), [7, 9]);
         for wrong in [&bytes[1..], &bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat(), &[], b"weirtap2"] {

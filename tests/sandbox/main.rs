@@ -14,6 +14,7 @@ mod files;
 mod forger;
 mod javascript;
 mod keep;
+mod replay;
 mod sessions;
 mod steps;
 mod values;

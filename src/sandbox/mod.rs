@@ -10,6 +10,8 @@ mod cache;
 mod compile;
 mod exchange;
 mod fault;
+#[cfg(test)]
+mod hostile;
 mod image;
 mod merge;
 mod output;

@@ -11,6 +11,8 @@ mod compile;
 mod exchange;
 mod fault;
 mod forge;
+#[cfg(test)]
+mod hostile;
 mod image;
 mod keep;
 mod lane;

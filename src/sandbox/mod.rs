@@ -241,6 +241,10 @@ impl Executor for Sandbox {
         self.run(&key, code, variables, grant, inner)
     }
 
+    fn guests(&self) -> Vec<&'static str> {
+        Guest::names().collect()
+    }
+
     fn close(&self, seat: &Seat) {
         Guest::names().for_each(|guest| self.sessions.close(&session::place(seat, guest)));
     }

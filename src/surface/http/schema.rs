@@ -184,8 +184,12 @@ fn execution() -> Value {
             object(&["code"], &json!({
                 "code": {"type": "string", "maxLength": Limits::CODE_BYTES},
                 "variables": {"type": "object", "additionalProperties": reference("Tagged")},
+                "language": {"type": "string", "default": "python",
+                    "description": "the guest that runs it: python, javascript, python-numpy; an unknown one is refused with those that there are, the policy says which may be used"},
+                "execution": {"type": "string", "pattern": "^[0-9a-f]{32}$",
+                    "description": "an id drawn by the client, to cancel by before the first event; taken once"},
             })),
-            json!({"code": "x + 1", "variables": {"x": 1}}),
+            json!({"code": "x + 1", "variables": {"x": 1}, "language": "python"}),
         ),
         "Resume": with_example(
             object(&["call"], &json!({"call": name(), "value": reference("Tagged"), "error": error})),
@@ -312,7 +316,7 @@ mod tests {
         let example = &all[name]["examples"][0];
         let properties = all[name]["properties"].as_object().unwrap();
         // What excludes something else that is there.
-        let without = [("Resume", "error"), ("NewSession", "resume")];
+        let without = [("Resume", "error"), ("NewSession", "resume"), ("Execute", "execution")];
         for key in properties.keys().filter(|key| !without.contains(&(name, key.as_str()))) {
             assert!(example.get(key).is_some(), "the example of {name} lacks {key}");
         }

@@ -141,7 +141,7 @@ impl Sandbox {
         if let Some(terms) = guests.get(row.name) {
             return Ok(terms.clone());
         }
-        let ready = compile::cached(&self.cache, row)?.ok_or(SandboxFault::Unbuilt(row.name))?;
+        let ready = compile::cached(&self.cache, row)?.ok_or_else(|| builder::unbuilt(row))?;
         let terms = base(&ready, self.memory_bytes);
         guests.insert(row.name, terms.clone());
         Ok(terms)

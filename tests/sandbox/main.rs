@@ -2,6 +2,7 @@
 //!
 //! One interpreter is built and compiled for all of them; every test uses sessions of its own.
 
+mod added;
 mod bombs;
 mod calls;
 mod closed;

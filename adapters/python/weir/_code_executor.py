@@ -49,7 +49,8 @@ class GateCodeExecutorConfig(BaseModel):
 
 
 class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
-    """Runs Python blocks in the gate's sandbox; their variables stay from call to call.
+    """Runs Python blocks in the gate's sandbox, and JavaScript blocks where the policy lets it; their variables stay
+    from call to call, each language's own.
 
     Args:
         policy, profile, sidecar: exactly one: a policy's file, a threat profile to derive one from, or a gate that
@@ -72,7 +73,7 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
     component_config_schema = GateCodeExecutorConfig
     component_provider_override = "weir.autogen.GateCodeExecutor"
 
-    SUPPORTED_LANGUAGES: ClassVar[list[str]] = ["python", "py", "python3"]
+    SUPPORTED_LANGUAGES: ClassVar[list[str]] = ["python", "py", "python3", "javascript", "js"]
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from autogen_core.code_executor import CodeBlock
 
-from ._blocks import plain_functions, refusal
+from ._blocks import guest, plain_functions, refusal
 from ._code_result import TIMEOUT, UNAVAILABLE, UNSUPPORTED, GateCodeResult, Part, outcome, result_of
 from ._errors import GateError, GateUnavailable
 from ._handles import Handles
@@ -220,12 +220,14 @@ class Worker:
         refused = refusal(block.language, block.code, imports, functions)
         if refused is not None:
             return Part(UNSUPPORTED, why=refused, reason="unsupported_language")
-        code = plain_functions(block.code, self.setup.functions_module, functions)
-        done = self._timed(work, seat, code)
+        language, code = guest(block.language), block.code
+        if language == "python":
+            code = plain_functions(code, self.setup.functions_module, functions)
+        done = self._timed(work, seat, code, None if language == "python" else language)
         if done is None:
             return self._broken_off(work) or Part(UNAVAILABLE)
         stopped = self._broken_off(work, done)
-        part = stopped or outcome(done, block.code, imports)
+        part = stopped or outcome(done, block.code, imports, language == "python")
         notices, self._notes = [*(() if stopped else done.notices), *self._notes], []
         if part.why:
             part.why = with_notices(part.why, notices)
@@ -233,7 +235,7 @@ class Worker:
             part.printed = with_notices(part.printed, notices)
         return part
 
-    def _timed(self, work: Work, seat: Seat, code: str) -> Done | None:
+    def _timed(self, work: Work, seat: Seat, code: str, language: str | None) -> Done | None:
         """Runs one program, within ``timeout``; ``None`` when it was broken off before it began."""
         over = threading.Event()
         timer = threading.Timer(self.setup.timeout or 0, self.break_off, (work, "time", over.is_set))
@@ -246,7 +248,7 @@ class Worker:
             timer.start()
         stopped = True
         try:
-            done = seat.execute(code, {}, lambda name, args: self._on_tool(work, name, args))
+            done = seat.execute(code, {}, lambda name, args: self._on_tool(work, name, args), language)
             stopped = done.replaced or not seat.is_open
             return done
         finally:
@@ -324,4 +326,4 @@ def keep(folder: Path | None, blocks: Sequence[CodeBlock]) -> str | None:
 def suffix(language: str) -> str:
     """The ending of a kept program's file."""
     name = language.strip().lower()
-    return "py" if name.startswith("py") else name if re.fullmatch(r"[a-z0-9]{1,12}", name) else "txt"
+    return {"python": "py", "javascript": "js"}.get(guest(language) or "") or (name if re.fullmatch(r"[a-z0-9]{1,12}", name) else "txt")

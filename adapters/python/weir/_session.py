@@ -5,7 +5,9 @@ It knows the protocol and nothing of any agent framework.
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 from urllib.parse import quote
@@ -18,6 +20,11 @@ EXECUTE_SECONDS = 900.0
 
 CANCEL_SECONDS = 15.0
 """Time for a cancellation; the sandbox has a little while to end."""
+
+UNDER_WAY_SECONDS = 1.0
+"""Time for a program that is on its way to the gate to get there, so that it can be cancelled."""
+POLL_SECONDS = 0.02
+"""Between two attempts to cancel it."""
 
 LAST_WORD_SECONDS = 1.0
 """Time for the end of a cancelled execution, with what was printed, to arrive."""
@@ -179,8 +186,9 @@ class Session:
         """Begins a new run: one task. Budgets of scope ``run`` start anew. Not in a session with a parent."""
         return str(need(self.client.post(f"{self.path}/runs", {}), "run", str))
 
-    def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool) -> Done:
-        """Runs a program; ``on_tool`` runs a host tool and returns the body of its answer.
+    def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool, language: str | None = None) -> Done:
+        """Runs a program; ``on_tool`` runs a host tool and returns the body of its answer. ``language`` is the name of
+        the gate's guest; without it, its usual one.
 
         Whatever ``on_tool`` raises cancels the execution and comes out of here.
 
@@ -188,18 +196,25 @@ class Session:
             GateError: the gate cannot be reached or broke the protocol. A refusal is no error: it is
                 a :class:`Done` with the status ``denied``.
         """
-        body: dict[str, Any] = {"code": code}
+        execution = secrets.token_hex(16)
+        body: dict[str, Any] = {"code": code, "execution": execution}
         if variables:
             body["variables"] = variables
+        if language is not None:
+            body["language"] = language
         with self._lock:
             flight = self._flight = Flight()
+            self._execution = execution
+        begun = False
         try:
             event = self._post(f"{self.path}/execute", body, flight)
+            begun = True
             while event.get("event") == "tool":
                 event = self._tool(event, on_tool, flight)
             return finished(event)
         except Refused:
-            self._cancel()  # Does nothing when the program was refused before it began.
+            if begun:
+                self._abandon()
             raise
         except BaseException:
             self._abandon()
@@ -210,8 +225,6 @@ class Session:
 
     def _tool(self, event: dict[str, Any], on_tool: OnTool, flight: Flight) -> dict[str, Any]:
         execution = need(event, "execution", str)
-        with self._lock:
-            self._execution = execution
         name = need(event, "tool", str)
         reply = on_tool(name, need(event, "args", dict))
         reply["call"] = need(event, "call", str)
@@ -250,21 +263,28 @@ class Session:
             flight.break_off()
 
     def _abandon(self) -> None:
-        """Cancels the execution. Before its first event it has no id here: then the session ends with it."""
-        if not self._cancel():
+        """Cancels the execution, once. When the gate does not say that it ended, the session ends with it."""
+        with self._lock:
+            execution, self._execution = self._execution, None
+            flight = self._flight
+        if execution is not None and flight is not None and not self._stopped(execution, flight):
             self.lost = True
             self.close()
 
-    def _cancel(self) -> bool:
-        with self._lock:
-            execution, self._execution = self._execution, None
-        if execution is None:
-            return self.lost
-        try:
-            self.client.delete(f"/v1/executions/{quote(execution, safe='')}", timeout=CANCEL_SECONDS)
-        except GateError:
-            pass  # It has ended already, or the gate is gone and with it the execution.
-        return True
+    def _stopped(self, execution: str, flight: Flight) -> bool:
+        """Whether the gate has stopped an execution; one that it does not know may be on its way there still."""
+        until = time.monotonic() + UNDER_WAY_SECONDS
+        while True:
+            try:
+                self.client.delete(f"/v1/executions/{quote(execution, safe='')}", timeout=CANCEL_SECONDS)
+                return True
+            except Refused as fault:
+                if fault.status != 404 or flight.answered(POLL_SECONDS):
+                    return True  # It has ended, was refused, or never left: the request is broken off next.
+            except GateError:
+                return True  # The gate is gone, and with it the execution.
+            if time.monotonic() > until:
+                return False
 
     def decide(self, action: str, resource: str, args: dict[str, Any], **package: str) -> Admission:
         """Asks about a call that the host runs itself; the amounts are then held.

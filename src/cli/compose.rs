@@ -11,7 +11,7 @@ use crate::pdp::Compiled;
 use crate::pep::Gate;
 use crate::pep::port::{Approver, Clock};
 use crate::policy;
-use crate::sandbox::{Sandbox, SandboxConfig, Wall};
+use crate::sandbox::{Caps, Sandbox, SandboxConfig, Vault, VaultKey, Wall};
 
 /// The clock of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +65,25 @@ pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Appro
         .map_err(|fault| format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display()))
 }
 
-/// The sandbox, with the first build of the guest shown as it goes.
-pub(super) fn sandbox() -> Result<Sandbox, String> {
+/// The sandbox, with the first build of the guest shown as it goes. With the `store`'s folder, whose lock the caller
+/// holds, sessions have folders of their own and can be kept.
+pub(super) fn sandbox(store: Option<&Path>) -> Result<Sandbox, String> {
     let program =
         std::env::current_exe().map_err(|error| format!("where this program lies cannot be told: {error}"))?;
     let wall = Wall::Process { program, arguments: vec!["worker".into()] };
-    let config = SandboxConfig { progress: Arc::new(super::guest::Shown::default()), ..SandboxConfig::new(wall) };
+    let progress = Arc::new(super::guest::Shown::default());
+    let mut config = SandboxConfig { progress, ..SandboxConfig::new(wall) };
+    if let Some(store) = store {
+        config.scratch = Some(store.join("scratch"));
+        config.vault = Some(Arc::new(vault(store)?));
+    }
     Sandbox::open(config).map_err(|fault| fault.to_string())
+}
+
+/// The kept sessions of the store in `folder`, whose lock the caller holds.
+pub(super) fn vault(folder: &Path) -> Result<Vault, String> {
+    let key = VaultKey::beside(folder).map_err(|fault| fault.to_string())?;
+    Vault::open(folder.join(Vault::FOLDER), key, Caps::default()).map_err(|fault| fault.to_string())
 }
 
 /// The store's folder: as given, or the default one.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::compose;
 use crate::model::{Action, Call, CallId, Millis, Outcome, ReasonCode, Resource, Status, Subject};
 use crate::pep::Answer;
-use crate::pep::port::{Nobody, ToolHost, ToolSpec};
+use crate::pep::port::{Executor as _, Nobody, ToolHost, ToolSpec};
 use crate::sandbox::Guest;
 
 /// Run a program under a policy.
@@ -23,7 +23,8 @@ pub(super) struct Args {
     /// Name of the agent in accounts and receipts.
     #[arg(long, default_value = "local")]
     agent: String,
-    /// Name of the session; budgets of a session go on over runs with the same name.
+    /// Name of the session; its budgets, and its variables where the policy keeps them, go on over runs with the same
+    /// name.
     #[arg(long)]
     session: Option<String>,
     /// Language of the program: a guest that is built (`weir guest ls`) and that the policy lets run.
@@ -66,8 +67,13 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     };
     let folder = compose::home(args.store)?;
     let gate = compose::gate(policy, &folder, Box::new(Nobody))?;
-    let sandbox = compose::sandbox()?;
+    let sandbox = compose::sandbox(Some(&folder))?;
+    let seat = subject.seat();
     let answer = gate.handle(call(subject, &args.language, &code)?, &sandbox, &NoTools);
+    if args.session.is_none() {
+        // Nobody knows its name: nobody can come back to it.
+        sandbox.close(&seat);
+    }
     if args.json {
         print_json(&answer)
     } else {

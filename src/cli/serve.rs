@@ -54,7 +54,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
     let folder = compose::home(args.store)?;
     let gate = compose::gate(policy, &folder, approver)?;
-    let sandbox = compose::sandbox()?;
+    let sandbox = compose::sandbox(Some(&folder))?;
     let listening = sidecar.addresses().clone();
     let unix = listening.unix.map(|path| format!("unix:{}", path.display()));
     let tcp = listening.tcp.map(|address| format!("http://{address}"));

@@ -15,7 +15,7 @@ use super::compose;
 use crate::journal::Lock;
 use crate::model::{Name, Seat};
 use crate::pep::port::Kept;
-use crate::sandbox::{Caps, Vault, VaultKey};
+use crate::sandbox::Vault;
 use crate::surface::visible;
 
 /// Show, copy, roll back or remove sessions that are kept.
@@ -122,16 +122,13 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
 
 /// The store in `folder`, kept from gates.
 fn store(folder: &Path) -> Result<Place, String> {
-    let vault = folder.join(Vault::FOLDER);
-    if !vault.is_dir() {
+    if !folder.join(Vault::FOLDER).is_dir() {
         // Nothing is made by looking.
         return Ok(Place::Store(None, None));
     }
     let lock = Lock::hold(folder)
         .map_err(|fault| format!("{fault}\nAsk the running gate instead: --url URL --token-file FILE"))?;
-    let key = VaultKey::beside(folder).map_err(|fault| fault.to_string())?;
-    let vault = Vault::open(vault, key, Caps::default()).map_err(|fault| fault.to_string())?;
-    Ok(Place::Store(Some(vault), Some(lock)))
+    Ok(Place::Store(Some(compose::vault(folder)?), Some(lock)))
 }
 
 impl Place {
@@ -284,10 +281,7 @@ mod tests {
     #[test]
     fn a_store_without_a_gate_is_read_under_its_lock() {
         let home = tempfile::tempdir().unwrap();
-        let open = || {
-            let key = VaultKey::beside(home.path()).unwrap();
-            Vault::open(home.path().join(Vault::FOLDER), key, Caps::default()).unwrap()
-        };
+        let open = || compose::vault(home.path()).unwrap();
         assert!(matches!(store(home.path()), Ok(Place::Store(None, _))));
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing is made by looking");
         let vault = open();

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cache::{Cache, Verified};
 use super::{SandboxFault, compile, merge};
+use crate::model::Digest;
 use file::Added;
 use table::{GUESTS, Route};
 pub(crate) use table::{GuestRow, row};
@@ -178,7 +179,7 @@ pub(crate) fn component(cache: &Cache, row: &GuestRow, progress: &dyn Progress) 
     let added = || Added::current(cache, row)?.component(cache, row);
     let stem = match row.route {
         Route::File => return added().ok_or_else(|| unbuilt(row)),
-        Route::Pip | Route::Npm => sources(row),
+        Route::Pip | Route::Npm => sources_stem(row),
     };
     let name = format!("{stem}.wasm");
     if let Some(found) = cache.sealed(&name) {
@@ -198,12 +199,20 @@ pub(crate) fn component(cache: &Cache, row: &GuestRow, progress: &dyn Progress) 
 pub(crate) fn stem(cache: &Cache, row: &GuestRow) -> Option<String> {
     match row.route {
         Route::File => Added::current(cache, row).map(|added| added.stem(row)),
-        Route::Pip | Route::Npm => Some(sources(row)),
+        Route::Pip | Route::Npm => Some(sources_stem(row)),
     }
 }
 
-fn sources(row: &GuestRow) -> String {
+fn sources_stem(row: &GuestRow) -> String {
     format!("{}-{}", row.name, digest(row.files).get(..16).unwrap_or_default())
+}
+
+/// The digest of a guest's sources.
+pub(crate) fn sources(row: &GuestRow) -> Digest {
+    let mut bytes = [0; 32];
+    // It was written as hexadecimal digits just now.
+    let _ = hex::decode_to_slice(digest(row.files), &mut bytes);
+    Digest(bytes)
 }
 
 /// SHA-256 over files and their names; a guest's files name the tool and its hash. What is done with its result counts too.

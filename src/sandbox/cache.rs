@@ -13,6 +13,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
 
 use super::SandboxFault;
+use crate::model::Digest;
 
 /// An open cache folder.
 #[derive(Debug)]
@@ -22,17 +23,25 @@ pub(crate) struct Cache {
 
 /// A file of the cache whose seal held.
 #[derive(Debug)]
-pub(crate) struct Verified(PathBuf);
+pub(crate) struct Verified {
+    path: PathBuf,
+    digest: Digest,
+}
 
 impl Verified {
     /// What the gate has verified, as a worker hears of it on the socket that it was started with.
     pub(crate) const fn told(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, digest: Digest::ZERO }
     }
 
     /// Where it lies.
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Its SHA-256, where this process has verified it itself.
+    pub(crate) const fn digest(&self) -> &Digest {
+        &self.digest
     }
 }
 
@@ -80,9 +89,9 @@ impl Cache {
         let key = self.key().ok()?;
         let mut seal = [0; 64];
         hex::decode_to_slice(fs::read_to_string(self.seal_path(name)).ok()?.trim(), &mut seal).ok()?;
-        let statement = statement(name, &path).ok()?;
-        key.verifying_key().verify_strict(&statement, &Signature::from_bytes(&seal)).ok()?;
-        Some(Verified(path))
+        let digest = digest(&path).ok()?;
+        key.verifying_key().verify_strict(&statement(name, &digest), &Signature::from_bytes(&seal)).ok()?;
+        Some(Verified { path, digest })
     }
 
     /// Puts `bytes` under `name` and seals them. Readers see the old file or the new one, never a part.
@@ -90,9 +99,10 @@ impl Cache {
         let stored = || {
             let path = self.path(name);
             self.write(&path, bytes)?;
-            let seal = self.key()?.sign(&statement(name, &path)?);
+            let digest = digest(&path)?;
+            let seal = self.key()?.sign(&statement(name, &digest));
             self.write(&self.seal_path(name), hex::encode(seal.to_bytes()).as_bytes())?;
-            Ok::<_, io::Error>(Verified(path))
+            Ok::<_, io::Error>(Verified { path, digest })
         };
         stored().map_err(|error| SandboxFault::Cache(error.to_string()))
     }
@@ -146,8 +156,15 @@ impl Cache {
     }
 }
 
-/// What a seal says: this name has these bytes.
-fn statement(name: &str, path: &Path) -> io::Result<Vec<u8>> {
+/// What a seal says: this name has bytes of this digest.
+fn statement(name: &str, digest: &Digest) -> Vec<u8> {
+    let mut said = format!("weir cache v1\0{name}\0").into_bytes();
+    said.extend_from_slice(&digest.0);
+    said
+}
+
+/// SHA-256 of the file at `path`.
+fn digest(path: &Path) -> io::Result<Digest> {
     let mut digest = Sha256::new();
     let mut file = File::open(path)?;
     let mut block = vec![0; 1 << 20];
@@ -156,9 +173,7 @@ fn statement(name: &str, path: &Path) -> io::Result<Vec<u8>> {
         let Some(part) = block.get(..read).filter(|part| !part.is_empty()) else { break };
         digest.update(part);
     }
-    let mut said = format!("weir cache v1\0{name}\0").into_bytes();
-    said.extend_from_slice(&digest.finalize());
-    Ok(said)
+    Ok(Digest(digest.finalize().into()))
 }
 
 fn usual_folder() -> Option<PathBuf> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use super::tape::{Mark, Turn};
 use super::wire::Request;
 use super::{Work, tagged};
 use crate::model::{Action, Effect, GuestError, Limits, Outcome, ReasonCode, Status, parse_json};
@@ -26,6 +27,8 @@ pub(crate) struct Exchange<'a> {
     denials: Vec<ReasonCode>,
     /// What the final-answer tool returned, once it has run.
     pub(crate) answer: Option<Value>,
+    /// What the last call meant.
+    pub(crate) mark: Mark,
     /// Time spent on the host's side of calls.
     pub(crate) hosted: Duration,
 }
@@ -43,8 +46,8 @@ impl<'a> Exchange<'a> {
     /// No calls yet; `tools` are those for which the guest has stubs.
     pub(crate) fn new(work: &'a Work<'a>, tools: Vec<ToolSpec>, handles: &'a mut HashSet<String>) -> Self {
         let tools = tools.into_iter().map(|tool| (tool.name.as_str().to_owned(), tool)).collect();
-        let mut new =
-            Self { work, tools, handles, calls: 0, denials: Vec::new(), answer: None, hosted: Duration::ZERO };
+        let (denials, mark) = (Vec::new(), Mark::Plain);
+        let mut new = Self { work, tools, handles, calls: 0, denials, answer: None, mark, hosted: Duration::ZERO };
         for value in work.variables.values() {
             new.admit(value);
         }
@@ -67,6 +70,7 @@ impl<'a> Exchange<'a> {
     /// Handles one call of the guest.
     pub(crate) fn handle(&mut self, request: &Request) -> Next {
         self.calls += 1;
+        self.mark = Mark::Plain;
         if self.calls > self.work.grant.limits.callbacks.saturating_add(PATIENCE) {
             return Next::Stop;
         }
@@ -78,6 +82,25 @@ impl<'a> Exchange<'a> {
             self.forward(request).unwrap_or_else(|error| error_reply(&error.kind, &error.message))
         };
         Next::Reply(reply.to_string())
+    }
+
+    /// Replies to one call as it was replied to before, and asks nobody.
+    pub(crate) fn repeat(&mut self, turn: Option<&Turn>) -> Next {
+        self.calls += 1;
+        let Some((turn, text)) = turn.and_then(|turn| Some((turn, turn.answer.as_ref()?))) else { return Next::Stop };
+        self.mark = turn.mark.clone();
+        match &turn.mark {
+            Mark::Plain => {
+                let given = parse_json(text.as_bytes()).ok().and_then(|mut reply| Some(reply.get_mut("value")?.take()));
+                given.iter().for_each(|value| self.admit(value));
+            }
+            Mark::Denied(code) => self.denials.push(*code),
+            Mark::Final(answer) => {
+                self.answer = parse_json(answer.as_bytes()).ok();
+                self.answer.clone().iter().for_each(|value| self.admit(value));
+            }
+        }
+        Next::Reply(text.clone())
     }
 
     /// True once more calls were made than the limit allows.
@@ -132,7 +155,7 @@ impl<'a> Exchange<'a> {
     /// The reply for what the gate answered.
     fn reply(&mut self, answer: Answer, action: Action, is_final: bool) -> Result<Value, GuestError> {
         if let Some(text) = refusal(&answer, action) {
-            self.denials.push(answer.decision.reason.code);
+            self.denied(answer.decision.reason.code);
             return Ok(json!({"denied": text}));
         }
         let Answer { decision, outcome, .. } = answer;
@@ -140,6 +163,7 @@ impl<'a> Exchange<'a> {
         match outcome.status {
             Status::Done if is_final => {
                 self.value(&outcome.output)?;
+                self.mark = Mark::Final(outcome.output.to_string());
                 self.answer = Some(outcome.output);
                 Ok(json!({"ended": "final"}))
             }
@@ -148,7 +172,7 @@ impl<'a> Exchange<'a> {
                 Ok(json!({"value": outcome.output}))
             }
             Status::Denied => {
-                self.denials.push(outcome.stopped.unwrap_or(decision.reason.code));
+                self.denied(outcome.stopped.unwrap_or(decision.reason.code));
                 Ok(json!({"denied": said(&outcome, "a denial inside the call was not handled")}))
             }
             Status::Failed => Err(outcome.error.unwrap_or_else(|| wrong("the tool failed and did not say why"))),
@@ -156,6 +180,11 @@ impl<'a> Exchange<'a> {
             Status::Broken => Ok(error_reply("ToolUnavailable", &said(&outcome, "the tool could not be run"))),
             Status::Unknown => Ok(error_reply("ToolTimeout", &said(&outcome, "the host did not answer in time"))),
         }
+    }
+
+    fn denied(&mut self, code: ReasonCode) {
+        self.mark = Mark::Denied(code);
+        self.denials.push(code);
     }
 
     /// Checks a value of the host and lets its objects into the session.

@@ -10,16 +10,24 @@ mod cache;
 mod compile;
 mod exchange;
 mod fault;
+mod forge;
 mod image;
+mod keep;
+mod lane;
+mod memory;
 mod merge;
 mod output;
+mod record;
+mod replay;
 mod reply;
 mod scratch;
 mod session;
+mod stay;
 mod step;
 mod tagged;
 mod tape;
 mod terms;
+mod transfer;
 mod vault;
 mod walk;
 mod wire;
@@ -36,18 +44,19 @@ use serde_json::{Map, Value};
 
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
+pub use replay::{ReplayFault, Replayed, Verdict};
 pub use session::Key;
-pub use vault::{Caps, Vault, VaultKey};
+pub use vault::{Caps, TapeReader, Vault, VaultKey};
 pub use workers::Wall;
 
-use crate::model::{CodeGrant, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
-use crate::pep::port::{Executor, Inner, KeepFault};
+use crate::model::{CodeGrant, Digest, GuestError, Limits, Outcome, ReasonCode, Seat, Status};
+use crate::pep::port::{Executor, Inner, Keeper};
 use crate::pep::{Durable, Reserved};
 use cache::Cache;
 use scratch::Scratches;
-use session::{Place, Sessions};
-use wire::{System, Terms};
-use workers::{Owner, Workers};
+use session::Sessions;
+use wire::Terms;
+use workers::Workers;
 
 /// How a sandbox is opened.
 pub struct SandboxConfig {
@@ -57,8 +66,12 @@ pub struct SandboxConfig {
     pub sessions: usize,
     /// Memory that one agent's worker may map for writing, bytes.
     pub memory_bytes: u64,
+    /// Private memory that all workers may have before sessions are taken out of it, bytes.
+    pub live_bytes: u64,
     /// Where sessions have their own folders; `None` gives none.
     pub scratch: Option<PathBuf>,
+    /// Where sessions that are not in memory, and tapes, are kept; `None` keeps neither.
+    pub vault: Option<Arc<Vault>>,
     /// What stands around the guests.
     pub wall: Wall,
     /// Told of the first build, which takes about half a minute.
@@ -74,7 +87,9 @@ impl SandboxConfig {
             cache: None,
             sessions: Limits::SESSIONS,
             memory_bytes: Limits::WORKER_BYTES,
+            live_bytes: memory::half(),
             scratch: None,
+            vault: None,
             wall,
             progress,
         }
@@ -85,19 +100,28 @@ impl SandboxConfig {
 pub struct Sandbox {
     cache: Cache,
     memory_bytes: u64,
+    live_bytes: u64,
     /// The terms of each guest that has been asked for.
-    guests: Mutex<BTreeMap<&'static str, Terms>>,
+    guests: Mutex<BTreeMap<&'static str, Base>>,
     workers: Arc<Workers>,
     sessions: Sessions,
     scratches: Option<Scratches>,
+    vault: Option<Arc<Vault>>,
+}
+
+/// What every worker of a guest has.
+#[derive(Clone)]
+pub(crate) struct Base {
+    pub(crate) terms: Terms,
+    /// To what a stored interpreter is bound.
+    pub(crate) build: Digest,
 }
 
 /// The guest of programs whose call names none.
 const USUAL: &str = "python";
 
-/// What every worker of a guest has.
-fn base(ready: &compile::Ready, memory_bytes: u64) -> Terms {
-    Terms {
+fn base(ready: &compile::Ready, memory_bytes: u64) -> Base {
+    let terms = Terms {
         code: ready.code.path().display().to_string(),
         image: ready.image.as_ref().map(|image| image.path().display().to_string()).unwrap_or_default(),
         stack: worker::engine::stack_class(Limits::STACK_BYTES),
@@ -105,7 +129,8 @@ fn base(ready: &compile::Ready, memory_bytes: u64) -> Terms {
         memory_bytes,
         file_bytes: 0,
         locked: true,
-    }
+    };
+    Base { terms, build: keep::build(ready) }
 }
 
 /// The whole life of a worker process; see [`Wall::Process`]. It reads what to do from standard input.
@@ -131,20 +156,32 @@ impl Sandbox {
         let open = |root| Scratches::open(root, Limits::SCRATCH_BYTES);
         let scratches = config.scratch.map(open).transpose();
         let scratches = scratches.map_err(|fault| SandboxFault::Grant(fault.to_string()))?;
-        Ok(Self { cache, memory_bytes: config.memory_bytes, guests, workers, sessions, scratches })
+        let (memory_bytes, live_bytes, vault) = (config.memory_bytes, config.live_bytes, config.vault);
+        if let Some(scratches) = &scratches {
+            let kept = vault.iter().flat_map(|vault| vault.list()).map(|kept| kept.seat).collect::<Vec<_>>();
+            scratches.clear_stale(&kept).map_err(|fault| SandboxFault::Grant(fault.to_string()))?;
+        }
+        Ok(Self { cache, memory_bytes, live_bytes, guests, workers, sessions, scratches, vault })
+    }
+
+    /// Ids of the processes in which agents' programs run, for whoever watches them; none behind
+    /// [`Wall::DangerousNone`].
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        self.workers.processes()
     }
 
     /// The terms of the guest `name`, which the cache must have.
-    fn guest(&self, name: &str) -> Result<Terms, SandboxFault> {
+    fn guest(&self, name: &str) -> Result<Base, SandboxFault> {
         let row = builder::known(name)?;
         let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(terms) = guests.get(row.name) {
-            return Ok(terms.clone());
+        if let Some(base) = guests.get(row.name) {
+            return Ok(base.clone());
         }
         let ready = compile::cached(&self.cache, row)?.ok_or_else(|| builder::unbuilt(row))?;
-        let terms = base(&ready, self.memory_bytes);
-        guests.insert(row.name, terms.clone());
-        Ok(terms)
+        let base = base(&ready, self.memory_bytes);
+        guests.insert(row.name, base.clone());
+        Ok(base)
     }
 
     /// Runs one program in the interpreter of `key` under `grant`; nested calls go through `inner`.
@@ -165,66 +202,6 @@ impl Sandbox {
             self.sessions.forget(&key.place(), "a step of it broke");
             broken("the sandbox failed inside and was reset; variables of earlier steps are gone")
         })
-    }
-
-    /// One program in the session's interpreter, a fresh one where none is kept.
-    fn stay(&self, key: &Key, work: &Work<'_>) -> Outcome {
-        let mut taken = match self.sessions.take(key, work.grant) {
-            Ok(taken) => taken,
-            Err(busy) => return broken(busy),
-        };
-        let (mut place, start) = match taken.live.take() {
-            Some(place) => (place, None),
-            None => match self.place(key, work.grant) {
-                Ok((place, system)) => (place, Some(system)),
-                Err(fault) => {
-                    self.sessions.put_back(taken, None);
-                    return fault.outcome();
-                }
-            },
-        };
-        let (mut outcome, alive) = step::run(&mut place, start, work);
-        self.collect(key, work.grant, &mut outcome);
-        let keeps = work.grant.keep != Keep::Nothing;
-        if !alive && keeps {
-            outcome.notices.push(session::LOST.to_owned());
-        }
-        outcome.replaced = !alive || !keeps;
-        outcome.notices.extend(taken.notice.take());
-        self.sessions.put_back(taken, Some(place).filter(|_| alive && keeps));
-        outcome
-    }
-
-    /// A place for a new interpreter, in the worker of its agent, and what it starts with.
-    fn place(&self, key: &Key, grant: &CodeGrant) -> Result<(Place, System), SandboxFault> {
-        let seat = key.place();
-        let owner = Owner { org: seat.org.clone(), agent: seat.agent.clone() };
-        let (own, agents) = match (&grant.scratch, &self.scratches) {
-            (None, _) => (None, None),
-            (Some(scratch), Some(scratches)) => {
-                let told = |fault: KeepFault| SandboxFault::Grant(fault.to_string());
-                let own = scratches.make(&key.seat, &scratch.quota).map_err(told)?;
-                (Some(own), Some(scratches.agent_folder(&key.seat).map_err(told)?))
-            }
-            (Some(_), None) => return Err(SandboxFault::Grant("this gate has no place for a scratch folder".into())),
-        };
-        let folders = terms::folders(grant, own)?;
-        let hand = self.workers.of(&owner, &terms::terms(&self.guest(&key.guest)?, grant, agents))?;
-        Ok((Place::new(hand, key, grant), terms::system(&seat, grant, folders)))
-    }
-
-    /// What the step left in the session's folder.
-    fn collect(&self, key: &Key, grant: &CodeGrant, outcome: &mut Outcome) {
-        let (Some(_), Some(scratches)) = (&grant.scratch, &self.scratches) else { return };
-        match scratches.changes(&key.seat) {
-            Ok(changes) => {
-                outcome.files = changes.files;
-                outcome.notices.extend(changes.notices);
-            }
-            Err(fault) => {
-                outcome.notices.push(format!("What the step left in its folder could not be collected: {fault}."))
-            }
-        }
     }
 }
 
@@ -247,6 +224,26 @@ impl Executor for Sandbox {
 
     fn close(&self, seat: &Seat) {
         Guest::names().for_each(|guest| self.sessions.close(&session::place(seat, guest)));
+        if let Err(fault) = self.forget(seat) {
+            tracing::warn!("something of a closed session stays on disk: {fault}");
+        }
+    }
+
+    fn rest(&self, seat: &Seat) {
+        self.rest_session(seat);
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        Some(self)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Without a vault they go as they are.
+        if self.vault.is_some() {
+            self.rest_all();
+        }
     }
 }
 

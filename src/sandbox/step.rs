@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::Work;
 use super::exchange::{Exchange, Next};
+use super::lane::Lane;
 use super::output::Output;
 use super::reply::{self, Stop};
 use super::session::Place;
-use super::wire::{End, Ended, Order, Program, Report, System};
-use super::workers::Lane;
+use super::tape::{Head, Recorder, Tape};
+use super::wire::{End, Ended, Order, Program, Report, Request, System};
 use crate::model::{Amounts, CodeLimits, Keep, Kind, Outcome};
 
 /// How often the caller is looked after while a guest runs.
@@ -21,18 +22,58 @@ const CHECK: Duration = Duration::from_millis(10);
 /// What a worker gets beyond its program's wall limit before it counts as hung.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs one program at `place`; true when the interpreter is still there.
-pub(crate) fn run(place: &mut Place, start: Option<System>, work: &Work<'_>) -> (Outcome, bool) {
+/// What a step follows, and what is kept of it.
+pub(crate) enum Course<'t> {
+    /// It goes as it goes.
+    Plain,
+    /// So too, on a tape that begins with this.
+    Taped(Box<Head>),
+    /// It goes as on this tape: its inputs come from there, and what comes out goes onto another.
+    Again(&'t Tape),
+}
+
+/// What is at the place once a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The interpreter as the program left it.
+    After,
+    /// The interpreter as it was before the program.
+    Before,
+    /// Nothing.
+    Nothing,
+}
+
+/// What is there after a step.
+pub(crate) struct Ran {
+    /// At its place.
+    pub(crate) left: Left,
+    /// The step's tape without its outcome.
+    pub(crate) recorded: Option<(Recorder, Ended)>,
+}
+
+/// Runs one program at `place`, in the interpreter that is there or a fresh one; `hold` has the worker put its state
+/// aside first.
+pub(crate) fn run(place: &mut Place, hold: bool, work: &Work<'_>, course: Course<'_>) -> (Outcome, Ran) {
     let started = Instant::now();
+    let start = (!place.taken).then(|| place.system.clone());
+    place.memory_limit = place.memory_limit.max(work.grant.limits.memory_bytes);
     let mut handles = std::mem::take(&mut place.handles);
-    let mut step = Step::new(work, &mut handles, started);
+    let mut step = Step::new(work, &mut handles, started, course);
+    step.program.iter_mut().for_each(|program| program.hold = hold);
     let ended = step.over(place, start);
     let wall = started.elapsed().saturating_sub(step.exchange.hosted);
-    let alive = ended.alive;
-    place.taken = alive;
+    let recorded = step.recorder.take().map(|recorder| (recorder, ended.clone()));
+    let left = match (ended.alive, ended.held) {
+        (false, _) => Left::Nothing,
+        (true, true) => Left::Before,
+        (true, false) => Left::After,
+    };
+    place.taken = ended.alive;
+    place.steps += u64::from(left == Left::After);
+    place.memory_bytes = ended.memory_bytes.min(place.memory_limit);
     let outcome = step.outcome(ended, wall);
     place.handles = handles;
-    (outcome, alive)
+    (outcome, Ran { left, recorded })
 }
 
 struct Step<'s, 'w> {
@@ -41,19 +82,40 @@ struct Step<'s, 'w> {
     output: Output,
     started: Instant,
     told: Option<Stop>,
+    program: Option<Program>,
+    recorder: Option<Recorder>,
+    /// The tape whose answers are given again, and how many were.
+    again: Option<(&'s Tape, usize)>,
 }
 
 impl<'s, 'w> Step<'s, 'w> {
-    fn new(work: &'s Work<'w>, handles: &'s mut HashSet<String>, started: Instant) -> Self {
+    fn new(work: &'s Work<'w>, handles: &'s mut HashSet<String>, started: Instant, course: Course<'s>) -> Self {
         let exchange = Exchange::new(work, work.inner.tools(), handles);
-        Self { work, exchange, output: Output::new(work.grant.limits.output_bytes), started, told: None }
+        let output = Output::new(work.grant.limits.output_bytes);
+        let program = program(work, exchange.request());
+        let (program, recorder, again) = match course {
+            Course::Plain => (program, None, None),
+            Course::Taped(head) => {
+                let program = Program { tell: true, ..program };
+                (program.clone(), Some(Recorder::new(*head, program)), None)
+            }
+            Course::Again(tape) => {
+                // Told again, too: a program that draws more or less than it did has gone another way.
+                let recorded = Program { noise: tape.ended.noise.clone(), ..tape.program.clone() };
+                let recorder = Recorder::new(tape.head.clone(), recorded.clone());
+                // How fast this machine is must not decide.
+                (Program { wall_ms: program.wall_ms, ..recorded }, Some(recorder), Some((tape, 0)))
+            }
+        };
+        Self { work, exchange, output, started, told: None, program: Some(program), recorder, again }
     }
 
     /// Sends the program and stays until its end; a worker that fails is ended and so is all that it held.
     fn over(&mut self, place: &Place, start: Option<System>) -> Ended {
-        let order = self.order(place, start);
+        let keep = self.work.grant.keep != Keep::Nothing;
+        let order = self.program.take().map(|program| Order::Run { seat: place.seat, start, keep, program });
         let exchanged = place.hand.lane().and_then(|mut lane| {
-            let ended = self.exchange(lane.lane()?, &order)?;
+            let ended = self.exchange(lane.lane()?, order.as_ref().ok_or(io::ErrorKind::InvalidInput)?)?;
             lane.give_back();
             Ok(ended)
         });
@@ -68,32 +130,18 @@ impl<'s, 'w> Step<'s, 'w> {
         })
     }
 
-    fn order(&self, place: &Place, start: Option<System>) -> Order {
-        let limits = &self.work.grant.limits;
-        let program = Program {
-            code: self.work.code.to_owned(),
-            request: self.exchange.request(),
-            memory_bytes: limits.memory_bytes,
-            wall_ms: limits.wall_ms.0,
-            fuel: limits.fuel,
-            output_bytes: limits.output_bytes,
-            hold: false,
-            tell: false,
-            noise: None,
-        };
-        Order::Run { seat: place.seat, start, keep: self.work.grant.keep != Keep::Nothing, program }
-    }
-
     fn exchange(&mut self, lane: &mut Lane, order: &Order) -> io::Result<Ended> {
         lane.order(order)?;
         let mut looked = Instant::now();
         loop {
             match lane.report(CHECK)? {
-                Some(Report::Call(request)) => match self.exchange.handle(&request) {
+                // The end that was sent is its reply; nothing is done any more for a program that was ended.
+                Some(Report::Call(_)) if self.told.is_some() => {}
+                Some(Report::Call(request)) => match self.reply(&request) {
                     Next::Reply(text) => lane.order(&Order::Answer(text))?,
                     Next::Stop => self.stop(lane, Stop::Callbacks)?,
                 },
-                Some(Report::Printed(text)) => drop(self.output.take(&text)),
+                Some(Report::Printed(text)) => self.printed(&text),
                 Some(Report::Ended(ended)) => return Ok(ended),
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => {}
@@ -103,6 +151,28 @@ impl<'s, 'w> Step<'s, 'w> {
                 self.look_after(lane)?;
             }
         }
+    }
+
+    /// Has a call answered, by the gate or from the tape.
+    fn reply(&mut self, request: &Request) -> Next {
+        self.recorder.iter_mut().for_each(|recorder| recorder.asked(request));
+        let next = match &mut self.again {
+            Some((tape, at)) => {
+                let turn = tape.turns.get(*at);
+                *at += 1;
+                self.exchange.repeat(turn)
+            }
+            None => self.exchange.handle(request),
+        };
+        if let (Some(recorder), Next::Reply(text)) = (&mut self.recorder, &next) {
+            recorder.answered(text, self.exchange.mark.clone());
+        }
+        next
+    }
+
+    fn printed(&mut self, text: &str) {
+        self.recorder.iter_mut().for_each(|recorder| recorder.printed(text));
+        self.output.take(text);
     }
 
     /// Ends the program when nobody waits for it, and the worker when it does not obey its limit.
@@ -133,6 +203,22 @@ impl<'s, 'w> Step<'s, 'w> {
         outcome.usage = within(usage(wall, fuel, memory, printed + returned), limits);
         outcome.logs = self.output.into_text();
         outcome
+    }
+}
+
+/// What the worker is told of the program.
+fn program(work: &Work<'_>, request: String) -> Program {
+    let limits = &work.grant.limits;
+    Program {
+        code: work.code.to_owned(),
+        request,
+        memory_bytes: limits.memory_bytes,
+        wall_ms: limits.wall_ms.0,
+        fuel: limits.fuel,
+        output_bytes: limits.output_bytes,
+        hold: false,
+        tell: false,
+        noise: None,
     }
 }
 

@@ -3,16 +3,17 @@
 //!
 //! The encoding is binary, versioned and strict: one tape has one encoding, whose SHA-256 is the tape's name
 //! and stands in the receipt. A tape is bounded; one that grows beyond its bound is given up, and the
-//! execution is not. This file records and compares; it runs nothing and stores nothing.
+//! execution is not. This file records, `diff.rs` compares; neither runs nor stores anything.
 
-use std::fmt;
+mod diff;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::output::harmless;
-use super::wire::{self, End, Ended, Program, Request, System, Trap};
-use crate::model::Digest;
+pub(crate) use diff::diff;
+
+use super::wire::{self, End, Ended, Program, Request, System};
+use crate::model::{CodeLimits, Digest, Name, ReasonCode, Seat};
 
 /// Bytes of an encoded tape at most.
 pub(crate) const BYTES: usize = 64 << 20;
@@ -20,20 +21,53 @@ pub(crate) const BYTES: usize = 64 << 20;
 const TEXT: usize = 4 << 20;
 /// How an encoded tape begins; the last digit is the format's version.
 const MAGIC: &[u8] = b"weirtap1";
-/// Bytes of a value that a difference quotes.
-const QUOTED: usize = 60;
-/// Bytes of a difference.
-const SAID: usize = 400;
 
 /// From what an execution started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Start {
     /// A fresh interpreter.
     Fresh(System),
-    /// The interpreter as the seat's execution before left it: that one's tape.
-    After(Digest),
-    /// A checkpoint: the digest of its memory.
-    From(Digest),
+    /// The interpreter as an execution before left it, wherever it was kept in between: whose, and that one's tape.
+    After { seat: Seat, tape: Digest },
+}
+
+/// The session's own folder when an execution began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Own {
+    /// Its path in the guest.
+    pub(crate) guest: String,
+    /// What lay in it: SHA-256 of the list of its files with their digests.
+    pub(crate) files: Digest,
+}
+
+/// What an execution begins with, besides its program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// The guest's name.
+    pub(crate) name: Name,
+    /// The guest's sources.
+    pub(crate) guest: Digest,
+    /// The guest as compiled, and its image: fuel is counted in it.
+    pub(crate) code: Digest,
+    /// From what it started.
+    pub(crate) start: Start,
+    /// The session's own folder, where it has one.
+    pub(crate) own: Option<Own>,
+    /// What the gate held it to.
+    pub(crate) limits: CodeLimits,
+    /// True when its interpreter was to stay.
+    pub(crate) keep: bool,
+}
+
+/// What a call meant to the gate beyond what the program was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Mark {
+    /// Nothing.
+    Plain,
+    /// It was refused, and why.
+    Denied(ReasonCode),
+    /// It ended the program; the answer's JSON text.
+    Final(String),
 }
 
 /// One call of the program.
@@ -45,6 +79,8 @@ pub(crate) struct Turn {
     pub(crate) request: Request,
     /// What the gate answered; `None` when the program was stopped instead.
     pub(crate) answer: Option<String>,
+    /// What that meant.
+    pub(crate) mark: Mark,
 }
 
 /// What the program printed, as the interpreter gave it.
@@ -61,12 +97,8 @@ pub(crate) struct Printed {
 /// One execution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tape {
-    /// The guest's sources.
-    pub(crate) guest: Digest,
-    /// The guest as compiled: fuel is counted in it.
-    pub(crate) code: Digest,
-    /// From what it started.
-    pub(crate) start: Start,
+    /// What it began with.
+    pub(crate) head: Head,
     /// The program, its limits, and what the real clocks and dice are to give again.
     pub(crate) program: Program,
     /// Its calls, in order.
@@ -75,7 +107,7 @@ pub(crate) struct Tape {
     pub(crate) printed: Printed,
     /// How it ended.
     pub(crate) ended: Ended,
-    /// SHA-256 of the outcome's canonical form.
+    /// SHA-256 over what of the outcome does not depend on the machine's speed.
     pub(crate) outcome: Digest,
 }
 
@@ -125,10 +157,14 @@ impl Tape {
     /// Why running it again cannot be expected to give the same, where that is so.
     pub(crate) fn inexact(&self) -> Option<&'static str> {
         let real = self.program.tell && self.ended.noise.is_none();
+        // Stopped instead of answered: that is an instruction, and the same one every time.
+        let asking = self.turns.last().is_some_and(|turn| turn.answer.is_none());
         match self.ended.end {
             End::Wall => Some("it was stopped by the clock, and no two runs are stopped at the same instruction"),
-            End::Told => Some("it was stopped from outside, and no two runs are stopped at the same instruction"),
-            End::Unstarted(_) => Some("it never started"),
+            End::Told if !asking => {
+                Some("it was stopped from outside, and no two runs are stopped at the same instruction")
+            }
+            End::Unstarted(_) => Some("it never started, or its worker failed"),
             _ if real => Some("it drew more from the real clock and dice than is kept"),
             _ => None,
         }
@@ -138,9 +174,7 @@ impl Tape {
 /// Records an execution as it happens.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    guest: Digest,
-    code: Digest,
-    start: Start,
+    head: Head,
     program: Program,
     turns: Vec<Turn>,
     text: String,
@@ -154,26 +188,28 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     /// Begins the tape of `program`.
-    pub(crate) fn new(guest: Digest, code: Digest, start: Start, program: Program) -> Self {
+    pub(crate) fn new(head: Head, program: Program) -> Self {
         let left = BYTES.checked_sub(program.code.len() + program.request.len());
         let (turns, text, hash) = (Vec::new(), String::new(), Sha256::new());
-        Self { guest, code, start, program, turns, text, printed: 0, hash, whole: true, left }
+        Self { head, program, turns, text, printed: 0, hash, whole: true, left }
     }
 
     /// The program asked.
     pub(crate) fn asked(&mut self, request: &Request) {
         let args = request.args.as_ref().map_or(0, String::len);
         if self.take(args + request.kind.len() + request.name.len() + 64) {
-            self.turns.push(Turn { printed: self.printed, request: request.clone(), answer: None });
+            self.turns.push(Turn { printed: self.printed, request: request.clone(), answer: None, mark: Mark::Plain });
         }
     }
 
     /// The gate answered the last request.
-    pub(crate) fn answered(&mut self, answer: &str) {
-        if self.take(answer.len())
+    pub(crate) fn answered(&mut self, answer: &str, mark: Mark) {
+        let meant = if let Mark::Final(text) = &mark { text.len() } else { 0 };
+        if self.take(answer.len() + meant)
             && let Some(turn) = self.turns.last_mut()
         {
             turn.answer = Some(answer.to_owned());
+            turn.mark = mark;
         }
     }
 
@@ -199,10 +235,10 @@ impl Recorder {
     /// # Errors
     /// [`TapeFault::Long`] when it was too much.
     pub(crate) fn ended(self, ended: Ended, outcome: Digest) -> Result<Tape, TapeFault> {
-        let Self { guest, code, start, program, turns, text, printed, hash, left, .. } = self;
+        let Self { head, program, turns, text, printed, hash, left, .. } = self;
         left.ok_or(TapeFault::Long)?;
         let printed = Printed { bytes: printed, digest: Digest(hash.finalize().into()), text };
-        Ok(Tape { guest, code, start, program, turns, printed, ended, outcome })
+        Ok(Tape { head, program, turns, printed, ended, outcome })
     }
 
     fn take(&mut self, bytes: usize) -> bool {
@@ -216,190 +252,11 @@ impl Recorder {
     }
 }
 
-/// The first difference between two executions, in words: under 400 characters, and harmless to show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Difference(String);
-
-impl Difference {
-    fn new(said: impl Into<String>) -> Self {
-        let mut said = harmless(&said.into());
-        while said.len() >= SAID {
-            said.pop();
-        }
-        Self(said)
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The first difference of `again` from `recorded`, in the order in which an execution happens.
-pub(crate) fn diff(recorded: &Tape, again: &Tape) -> Option<Difference> {
-    let found = inputs(recorded, again).or_else(|| events(recorded, again)).or_else(|| ends(recorded, again));
-    found.map(Difference::new)
-}
-
-/// What went in.
-fn inputs(recorded: &Tape, again: &Tape) -> Option<String> {
-    let said = |what: &str| Some(format!("{what} is not the one that was recorded"));
-    if recorded.guest != again.guest {
-        return said("the guest");
-    }
-    if recorded.code != again.code {
-        return said("the compiled guest");
-    }
-    if recorded.start != again.start {
-        return said("the state from which it started");
-    }
-    let (a, b) = (&recorded.program, &again.program);
-    if a.code != b.code {
-        let (at, old, new) = first(a.code.as_bytes(), b.code.as_bytes())?;
-        return Some(format!("the program differs at byte {at}: recorded {old}, now {new}"));
-    }
-    // To be told what clocks and dice give, and to be given it, are two sides of the same.
-    let plain = |program: &Program| Program { tell: false, noise: None, ..program.clone() };
-    if plain(a) == plain(b) { None } else { said("what the program may use, or a limit of it,") }
-}
-
-/// What happened: calls and printed text, whichever differs earlier.
-fn events(recorded: &Tape, again: &Tape) -> Option<String> {
-    let call = calls(recorded, again);
-    let print = prints(&recorded.printed, &again.printed);
-    match (call, print) {
-        (Some((before, _)), Some((at, said))) if at < before => Some(said),
-        (Some((_, said)), _) | (None, Some((_, said))) => Some(said),
-        (None, None) => None,
-    }
-}
-
-/// The first call that differs, after the bytes printed before it.
-fn calls(recorded: &Tape, again: &Tape) -> Option<(u64, String)> {
-    let (a, b) = (&recorded.turns, &again.turns);
-    let number = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
-    match (a.get(number), b.get(number)) {
-        (None, None) => None,
-        (Some(old), None) => {
-            Some((old.printed, format!("call {} ({}) was made then and is not made now", number + 1, named(old))))
-        }
-        (None, Some(new)) => {
-            Some((new.printed, format!("call {} ({}) is made now and was not made then", number + 1, named(new))))
-        }
-        (Some(old), Some(new)) => {
-            let said = format!("call {} ({}): {}", number + 1, named(old), turns(old, new));
-            Some((old.printed.min(new.printed), said))
-        }
-    }
-}
-
-fn turns(old: &Turn, new: &Turn) -> String {
-    if (&old.request.kind, &old.request.name) != (&new.request.kind, &new.request.name) {
-        return format!("now it is {}", named(new));
-    }
-    if old.request.args != new.request.args {
-        let text = |turn: &Turn| match &turn.request.args {
-            Ok(args) => args.clone(),
-            Err(bytes) => format!("{bytes} bytes, too many"),
-        };
-        return texts("arguments", &text(old), &text(new));
-    }
-    if old.printed != new.printed {
-        return format!("{} bytes were printed before it, now {}", old.printed, new.printed);
-    }
-    let text = |turn: &Turn| turn.answer.clone().unwrap_or_else(|| "none".into());
-    texts("the answer", &text(old), &text(new))
-}
-
-fn texts(what: &str, old: &str, new: &str) -> String {
-    match first(old.as_bytes(), new.as_bytes()) {
-        Some((at, old, new)) => format!("{what} differ at byte {at}: recorded {old}, now {new}"),
-        None => format!("{what} differ"),
-    }
-}
-
-fn named(turn: &Turn) -> String {
-    format!("{} {}", quoted(turn.request.kind.as_bytes()), quoted(turn.request.name.as_bytes()))
-}
-
-/// The first printed byte that differs.
-fn prints(old: &Printed, new: &Printed) -> Option<(u64, String)> {
-    if let Some((at, a, b)) = first(old.text.as_bytes(), new.text.as_bytes()) {
-        return Some((at, format!("what is printed differs at byte {at}: recorded {a}, now {b}")));
-    }
-    if old == new {
-        return None;
-    }
-    let at = old.text.len() as u64;
-    Some((at, format!("what is printed differs after byte {at}: {} bytes then, {} now", old.bytes, new.bytes)))
-}
-
-/// How it ended.
-fn ends(recorded: &Tape, again: &Tape) -> Option<String> {
-    let (a, b) = (&recorded.ended, &again.ended);
-    if let (End::Answer(Ok(old)), End::Answer(Ok(new))) = (&a.end, &b.end)
-        && old != new
-    {
-        return Some(texts("results", old, new));
-    }
-    if a.end != b.end {
-        return Some(format!("it ended with {}, now with {}", end(&a.end), end(&b.end)));
-    }
-    let number = |what: &str, old: u64, new: u64| {
-        (old != new).then(|| format!("{what} differs: {old} then, {new} now ({:+})", i128::from(new) - i128::from(old)))
-    };
-    number("the fuel that was left", a.fuel_left, b.fuel_left)
-        .or_else(|| number("the memory at the end, in bytes,", a.memory_bytes, b.memory_bytes))
-        .or_else(|| {
-            ((a.refused, a.alive) != (b.refused, b.alive)).then(|| "the interpreter's state at the end differs".into())
-        })
-        .or_else(|| (noise(recorded) != noise(again)).then(|| "what was drawn from clock and dice differs".into()))
-        .or_else(|| (recorded.outcome != again.outcome).then(|| "the outcome that follows differs".into()))
-}
-
-/// What clocks and dice gave: told by the interpreter, or given to it.
-fn noise(tape: &Tape) -> Option<&Vec<u8>> {
-    tape.ended.noise.as_ref().or(tape.program.noise.as_ref())
-}
-
-fn end(end: &End) -> String {
-    match end {
-        End::Answer(Ok(answer)) => format!("the result {}", quoted(answer.as_bytes())),
-        End::Answer(Err(bytes)) => format!("a result of {bytes} bytes"),
-        End::Trap(Trap::Fuel) => "no fuel left".into(),
-        End::Trap(Trap::Stack) => "no stack left".into(),
-        End::Trap(Trap::Exit) => "an exit".into(),
-        End::Trap(Trap::Other(text)) => format!("the trap {}", quoted(text.as_bytes())),
-        End::Wall => "no time left".into(),
-        End::Told => "a stop from outside".into(),
-        End::Unstarted(text) => format!("no start: {}", quoted(text.as_bytes())),
-    }
-}
-
-/// Where two texts differ first, and what stands there in each.
-fn first(old: &[u8], new: &[u8]) -> Option<(u64, String, String)> {
-    let at = old.iter().zip(new).position(|(a, b)| a != b).unwrap_or(old.len().min(new.len()));
-    let rest = |text: &[u8]| quoted(text.get(at..).unwrap_or_default());
-    (old != new).then(|| (at as u64, rest(old), rest(new)))
-}
-
-/// The beginning of `text`, in quotes and harmless.
-fn quoted(text: &[u8]) -> String {
-    if text.is_empty() {
-        return "nothing".into();
-    }
-    let mut shown = harmless(&String::from_utf8_lossy(text.get(..QUOTED).unwrap_or(text))).replace('\n', "\\n");
-    if shown.len() > QUOTED {
-        let end = (0..=QUOTED).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0);
-        shown.truncate(end);
-    }
-    if shown.len() < text.len() { format!("`{shown}…`") } else { format!("`{shown}`") }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::diff::SAID;
     use super::*;
+    use crate::sandbox::wire::Trap;
     use proptest::prelude::*;
 
     fn program(code: &str) -> Program {
@@ -413,6 +270,19 @@ mod tests {
             hold: false,
             tell: true,
             noise: None,
+        }
+    }
+
+    fn limits() -> CodeLimits {
+        CodeLimits {
+            memory_bytes: 1,
+            wall_ms: crate::model::Millis(2),
+            fuel: 3,
+            stack_bytes: 4,
+            output_bytes: 4,
+            result_bytes: 5,
+            callbacks: 6,
+            tool_ms: crate::model::Millis(7),
         }
     }
 
@@ -434,18 +304,23 @@ mod tests {
 
     fn recorder() -> Recorder {
         let system = System { seed: Some("s".into()), clock: Some(5), ..System::nothing() };
-        Recorder::new(Digest::of(b"guest"), Digest::of(b"code"), Start::Fresh(system), program("print(look(1))"))
+        let start = Start::Fresh(system);
+        let (guest, code) = (Digest::of(b"guest"), Digest::of(b"code"));
+        let name = Name::new("python").unwrap();
+        let own = Some(Own { guest: "/scratch".into(), files: Digest::ZERO });
+        let head = Head { name, guest, code, start, own, limits: limits(), keep: true };
+        Recorder::new(head, program("print(look(1))"))
     }
 
     fn tape() -> Tape {
         let mut recorder = recorder();
         recorder.printed("before\n");
         recorder.asked(&request("look", r#"{"n":1}"#));
-        recorder.answered(r#"{"value":2}"#);
+        recorder.answered(r#"{"value":2}"#, Mark::Plain);
         recorder.printed("2");
         recorder.printed("\n");
         recorder.asked(&request("paid", "{}"));
-        recorder.answered(r#"{"denied":"no"}"#);
+        recorder.answered(r#"{"denied":"no"}"#, Mark::Denied(ReasonCode::NoRule));
         recorder.ended(ended("{}"), Digest::of(b"outcome")).unwrap()
     }
 
@@ -499,7 +374,7 @@ mod tests {
         let answer = "x".repeat(8 << 20);
         for _ in 0..9 {
             recorder.asked(&request("look", "{}"));
-            recorder.answered(&answer);
+            recorder.answered(&answer, Mark::Plain);
         }
         assert!(recorder.turns.is_empty(), "and takes no room");
         let fault = recorder.ended(ended("{}"), Digest::ZERO).unwrap_err();
@@ -511,10 +386,15 @@ mod tests {
     fn the_first_difference_is_named() {
         assert_eq!(diff(&tape(), &tape()), None);
         let is = |said: String, parts: &[&str]| assert!(parts.iter().all(|part| said.contains(part)), "{said}");
-        is(said(|tape| tape.code = Digest::ZERO), &["the compiled guest"]);
+        is(said(|tape| tape.head.guest = Digest::ZERO), &["the guest"]);
+        is(said(|tape| tape.head.code = Digest::ZERO), &["the compiled guest"]);
+        is(said(|tape| tape.head.own = None), &["the session's folder"]);
+        is(said(|tape| tape.head.limits.callbacks = 9), &["held it to"]);
         is(said(|tape| tape.program.code = "print(look(2))".into()), &["the program", "byte 11", "`1))`", "`2))`"]);
         is(said(|tape| tape.program.fuel = 9), &["limit"]);
-        is(said(|tape| tape.start = Start::After(Digest::ZERO)), &["state"]);
+        let seat =
+            || Seat { org: Name::new("a").unwrap(), agent: Name::new("a").unwrap(), name: Name::new("a").unwrap() };
+        is(said(|tape| tape.head.start = Start::After { seat: seat(), tape: Digest::ZERO }), &["state"]);
         is(said(|tape| tape.turns[0].request.args = Ok(r#"{"n":2}"#.into())), &["call 1 (`tool` `look`)", "byte 5"]);
         is(said(|tape| tape.turns[1].request.name = "free".into()), &["call 2 (`tool` `paid`)", "`free`"]);
         is(said(|tape| tape.turns[1].answer = None), &["call 2", "the answer"]);
@@ -553,6 +433,11 @@ mod tests {
         assert!(lost.inexact().unwrap().contains("dice"));
         lost.ended.end = End::Wall;
         assert!(lost.inexact().unwrap().contains("clock"));
+        let mut told = tape();
+        told.ended.end = End::Told;
+        assert!(told.inexact().unwrap().contains("from outside"));
+        told.turns[1].answer = None;
+        assert_eq!(told.inexact(), None, "stopped instead of answered: an instruction, and the same one every time");
     }
 
     #[test]

@@ -4,14 +4,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
+
 use super::SandboxFault;
 use super::wire::{Folder, System, Terms};
 use super::worker::engine::stack_class;
 use super::worker::files::apart;
-use crate::model::{Access, Clock, CodeGrant, Preopen, Randomness, Scratch, Seat};
+use crate::model::{Access, Clock, CodeGrant, Digest, Preopen, Randomness, Scratch, Seat};
 
 /// What of a grant is built into an interpreter when it starts; a change of it needs a new one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Given {
     files: Vec<Preopen>,
     scratch: Option<Scratch>,
@@ -30,6 +32,12 @@ impl Given {
             randomness: grant.randomness,
             stack: stack_class(grant.limits.stack_bytes),
         }
+    }
+
+    /// Its digest, which a stored interpreter carries.
+    pub(crate) fn digest(&self) -> Digest {
+        // Texts and numbers only: it has a JSON form.
+        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
     }
 }
 

@@ -4,31 +4,26 @@
 //! is parsed by `wire.rs` and believed by nobody. This file must not know what a program is.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, IoSlice, Write as _};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::SandboxFault;
-use super::wire::{Order, Report, Terms, receive, send};
+use super::forge::Forge;
+use super::lane::Lane;
+use super::wire::Terms;
 use super::worker::{FORGET, LANE, WORD, Worker};
-use crate::model::Name;
+use super::{Base, SandboxFault, memory};
+use crate::model::{Digest, Name};
 
-/// How long a worker may take to start: the first one reads its guest from disk.
-const START: Duration = Duration::from_secs(60);
-/// How long it may take to finish a frame that it has begun, or to take one.
-const STALL: Duration = Duration::from_secs(10);
 /// Worker processes at a time, ready ones included.
 const WORKERS: usize = 64;
 
@@ -57,7 +52,7 @@ pub(crate) struct Owner {
 /// Every worker of this gate.
 pub(crate) struct Workers {
     forge: Forge,
-    base: Terms,
+    base: Base,
     pool: Mutex<Pool>,
 }
 
@@ -72,15 +67,16 @@ struct Pool {
 
 impl Workers {
     /// No workers yet but one that is being started with `base`, the terms of most.
-    pub(crate) fn new(wall: Wall, base: Terms) -> Arc<Self> {
+    pub(crate) fn new(wall: Wall, base: Base) -> Arc<Self> {
         Arc::new(Self { forge: Forge::open(wall), base, pool: Mutex::default() })
     }
 
-    /// The worker of `owner` under `terms`.
+    /// The worker of `owner` under the terms of `base`.
     ///
     /// # Errors
     /// [`SandboxFault::Worker`].
-    pub(crate) fn of(self: &Arc<Self>, owner: &Owner, terms: &Terms) -> Result<Arc<Hand>, SandboxFault> {
+    pub(crate) fn of(self: &Arc<Self>, owner: &Owner, base: &Base) -> Result<Arc<Hand>, SandboxFault> {
+        let terms = &base.terms;
         let mut pool = self.lock();
         pool.turn += 1;
         let turn = pool.turn;
@@ -93,7 +89,7 @@ impl Workers {
         let ready = pool.ready.take_if(|hand| hand.terms == *terms && !hand.is_dead());
         let hand = match ready {
             Some(hand) => hand,
-            None => Arc::new(Hand::start(&self.forge, terms)?),
+            None => Arc::new(Hand::start(&self.forge, base)?),
         };
         hand.used.store(turn, Ordering::Relaxed);
         pool.given.entry(owner.clone()).or_default().push(Arc::clone(&hand));
@@ -103,10 +99,39 @@ impl Workers {
         Ok(hand)
     }
 
+    /// The worker that has to go before `owner` can have a new one under `terms`: the one that was used least recently
+    /// and does not work.
+    pub(crate) fn crowded(&self, owner: &Owner, terms: &Terms) -> Option<Arc<Hand>> {
+        let pool = self.lock();
+        let own = pool.given.get(owner).into_iter().flatten();
+        let has = own.into_iter().any(|hand| hand.terms == *terms && !hand.is_dead());
+        if has || pool.count() < WORKERS { None } else { pool.idlest() }
+    }
+
+    /// Memory that the workers have to themselves, bytes; that of this process where guests run in it.
+    pub(crate) fn private_bytes(&self) -> u64 {
+        let own = if self.forge.is_used() { None } else { memory::private(std::process::id()) };
+        self.processes().into_iter().filter_map(memory::private).chain(own).sum()
+    }
+
+    /// The processes that serve an agent.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let pool = self.lock();
+        pool.given.values().flatten().filter(|hand| !hand.is_dead()).filter_map(|hand| hand.process()).collect()
+    }
+
+    /// A worker that is nobody's and ends with its last user.
+    ///
+    /// # Errors
+    /// [`SandboxFault::Worker`].
+    pub(crate) fn alone(&self, base: &Base) -> Result<Arc<Hand>, SandboxFault> {
+        Hand::start(&self.forge, base).map(Arc::new)
+    }
+
     /// Has a worker ready for the next agent.
     pub(crate) fn prepare(self: &Arc<Self>) {
         let mut pool = self.lock();
-        if pool.ready.is_some() || pool.making || self.forge.starts.is_none() {
+        if pool.ready.is_some() || pool.making || !self.forge.is_used() {
             return;
         }
         pool.making = true;
@@ -129,11 +154,19 @@ impl Workers {
 }
 
 impl Pool {
+    fn count(&self) -> usize {
+        self.given.values().flatten().filter(|hand| !hand.is_dead()).count()
+    }
+
+    fn idlest(&self) -> Option<Arc<Hand>> {
+        let idle = self.given.values().flatten().filter(|hand| hand.is_idle() && !hand.is_dead());
+        idle.min_by_key(|hand| hand.used.load(Ordering::Relaxed)).cloned()
+    }
+
     /// Ends workers that were used least recently while there are too many; one that works is left.
     fn end_unused(&mut self) {
-        while self.given.values().map(Vec::len).sum::<usize>() >= WORKERS {
-            let idle = self.given.values().flatten().filter(|hand| hand.is_idle());
-            let Some(oldest) = idle.min_by_key(|hand| hand.used.load(Ordering::Relaxed)).cloned() else { return };
+        while self.count() > WORKERS {
+            let Some(oldest) = self.idlest() else { return };
             oldest.kill();
             self.given.values_mut().for_each(|own| own.retain(|hand| !hand.is_dead()));
             self.given.retain(|_, own| !own.is_empty());
@@ -144,6 +177,7 @@ impl Pool {
 /// One worker.
 pub(crate) struct Hand {
     terms: Terms,
+    build: Digest,
     body: Body,
     lanes: Mutex<Vec<Lane>>,
     /// Lanes that are in use.
@@ -159,17 +193,23 @@ enum Body {
 }
 
 impl Hand {
-    fn start(forge: &Forge, terms: &Terms) -> Result<Self, SandboxFault> {
-        let body = match &forge.starts {
-            Some(_) => spawn(forge, terms)?,
-            None => {
-                let worker = Worker::open(&Terms { locked: false, ..terms.clone() }, || Ok(()));
-                Body::Thread(Arc::new(worker.map_err(SandboxFault::Worker)?))
-            }
+    fn start(forge: &Forge, base: &Base) -> Result<Self, SandboxFault> {
+        let terms = &base.terms;
+        let body = if forge.is_used() {
+            let (child, control) = forge.worker(terms)?;
+            Body::Process { child: Mutex::new(child), control }
+        } else {
+            let worker = Worker::open(&Terms { locked: false, ..terms.clone() }, || Ok(()));
+            Body::Thread(Arc::new(worker.map_err(SandboxFault::Worker)?))
         };
         let (busy, next, used) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let (lanes, dead) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { terms: terms.clone(), body, lanes, busy, next, used, dead })
+        Ok(Self { terms: terms.clone(), build: base.build, body, lanes, busy, next, used, dead })
+    }
+
+    /// To what a stored interpreter of its guest is bound.
+    pub(crate) const fn build(&self) -> Digest {
+        self.build
     }
 
     /// A number for an interpreter that no other one of this worker has.
@@ -218,7 +258,14 @@ impl Hand {
 
     /// True once it cannot be used any more.
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+        self.dead.load(Ordering::Acquire) || self.has_ended()
+    }
+
+    /// Looks after the process: one that has ended while nobody used it costs no step.
+    fn has_ended(&self) -> bool {
+        let Body::Process { child, .. } = &self.body else { return false };
+        let ended = matches!(child.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(Some(_)));
+        self.dead.fetch_or(ended, Ordering::AcqRel) || ended
     }
 
     fn is_idle(&self) -> bool {
@@ -242,7 +289,6 @@ impl Hand {
     }
 
     /// The process, where it is one.
-    #[cfg(test)]
     pub(crate) fn process(&self) -> Option<u32> {
         match &self.body {
             Body::Process { child, .. } => Some(child.lock().unwrap_or_else(PoisonError::into_inner).id()),
@@ -255,77 +301,6 @@ impl Drop for Hand {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-type Started = io::Result<(Child, UnixStream)>;
-
-/// The thread that starts the processes: the kernel ends a worker together with the thread that started it.
-struct Forge {
-    /// `None` where there are no processes.
-    starts: Option<Mutex<Sender<Sender<Started>>>>,
-}
-
-impl Forge {
-    fn open(wall: Wall) -> Self {
-        let Wall::Process { program, arguments } = wall else { return Self { starts: None } };
-        let (starts, asked) = channel::<Sender<Started>>();
-        let work = move || {
-            while let Ok(reply) = asked.recv() {
-                // Nobody who waits any more is no reason to stop: the process ends with its socket.
-                let _ = reply.send(start(&program, &arguments));
-            }
-        };
-        // Without the thread every start is answered by a closed channel.
-        let _ = thread::Builder::new().name("weir-forge".into()).spawn(work);
-        Self { starts: Some(Mutex::new(starts)) }
-    }
-
-    fn start(&self) -> Started {
-        let gone = || io::Error::other("the thread that starts workers has gone");
-        let (reply, started) = channel();
-        let starts = self.starts.as_ref().ok_or_else(gone)?;
-        starts.lock().unwrap_or_else(PoisonError::into_inner).send(reply).map_err(|_| gone())?;
-        started.recv().map_err(|_| gone())?
-    }
-}
-
-fn start(program: &PathBuf, arguments: &[String]) -> Started {
-    let (control, theirs) = UnixStream::pair()?;
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
-    command.stdin(OwnedFd::from(theirs));
-    Ok((command.spawn()?, control))
-}
-
-/// Starts a process and waits until it is behind its lock.
-fn spawn(forge: &Forge, terms: &Terms) -> Result<Body, SandboxFault> {
-    let told = |what: &str| SandboxFault::Worker(what.to_owned());
-    let started = forge.start().map_err(|error| told(&format!("its process does not start: {error}")));
-    let (child, mut control) = started?;
-    let body = |control| Body::Process { child: Mutex::new(child), control };
-    let ready = send(&mut control, terms).and_then(|()| {
-        control.set_read_timeout(Some(START))?;
-        let report = receive::<Report>(&mut control)?;
-        control.set_write_timeout(Some(STALL))?;
-        Ok(report)
-    });
-    // Made now, so that a process that did not start well is ended and waited for.
-    let body = body(control);
-    let fault = match ready {
-        Ok(Report::Ready(held)) => {
-            tracing::debug!("a worker is ready: {held}");
-            return Ok(body);
-        }
-        Ok(Report::Unfit(why)) => SandboxFault::Worker(why.chars().take(300).collect()),
-        Ok(_) => told("it said something else than that it is ready"),
-        Err(error) => told(&format!("it ended before it was ready ({error})")),
-    };
-    if let Body::Process { child, .. } = &body {
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    Err(fault)
 }
 
 /// One word on a worker's first socket.
@@ -342,55 +317,6 @@ fn say(control: &UnixStream, kind: u8, seat: u64, with: Option<&OwnedFd>) -> io:
     let flags = SendFlags::NOSIGNAL;
     let sent = rustix::io::retry_on_intr(|| sendmsg(control, &[IoSlice::new(&word)], &mut ancillary, flags))?;
     if sent == WORD { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
-}
-
-/// The gate's end of a lane.
-pub(crate) struct Lane {
-    stream: UnixStream,
-    heard: BufReader<UnixStream>,
-}
-
-impl Lane {
-    fn new(stream: UnixStream) -> io::Result<Self> {
-        // A frame that has begun must end: a worker that stops in the middle of one is ended.
-        stream.set_read_timeout(Some(STALL))?;
-        stream.set_write_timeout(Some(STALL))?;
-        let heard = BufReader::with_capacity(16 << 10, stream.try_clone()?);
-        Ok(Self { stream, heard })
-    }
-
-    /// Tells the worker something.
-    ///
-    /// # Errors
-    /// It has gone or does not listen.
-    pub(crate) fn order(&mut self, order: &Order) -> io::Result<()> {
-        send(&mut self.stream, order)?;
-        self.stream.flush()
-    }
-
-    /// What the worker says next; `None` when it has said nothing within `patience`.
-    ///
-    /// # Errors
-    /// It has gone, stopped within a frame, or said what is no report.
-    pub(crate) fn report(&mut self, patience: Duration) -> io::Result<Option<Report>> {
-        if self.heard.buffer().is_empty() && !self.readable(patience)? {
-            return Ok(None);
-        }
-        receive(&mut self.heard).map(Some)
-    }
-
-    fn readable(&self, patience: Duration) -> io::Result<bool> {
-        let until = Instant::now() + patience;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let wait = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&wait)) {
-                Ok(ready) => return Ok(ready > 0),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 /// A lane while it is used.

@@ -93,7 +93,8 @@ impl Inner for Desk {
     }
 }
 
-fn done(value: Value) -> Answer {
+/// The answer of a tool that ran.
+pub fn done(value: Value) -> Answer {
     let mut outcome = Outcome::of(Status::Done);
     outcome.output = value;
     answer(Effect::Allow, ReasonCode::Allowed, Some(outcome), None)

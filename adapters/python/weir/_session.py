@@ -79,7 +79,8 @@ class Done:
     """How an execution ended; ``output`` is still in the tagged form.
 
     ``reason`` is the reason code of a refusal or a stop. ``replaced`` says that the next program finds a
-    new interpreter, without the variables of this one.
+    new interpreter, without the variables of this one. ``files`` are those that it made, changed or removed in the
+    session's folder.
     """
 
     status: str
@@ -93,6 +94,7 @@ class Done:
     receipt: str | None
     reason: str | None
     replaced: bool
+    files: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Session:
     policy: str
     imports: list[str]
     limits: dict[str, Any]
+    scratch: str | None = None
     execute_seconds: float = EXECUTE_SECONDS
     lost: bool = False
     _flight: Flight | None = None
@@ -141,6 +144,7 @@ class Session:
             policy=need(made, "policy", str),
             imports=list(imports),
             limits=need(made, "limits", dict),
+            scratch=optional(made, "scratch"),
         )
 
     @classmethod
@@ -154,7 +158,8 @@ class Session:
         if not all(isinstance(name, str) for name in imports):
             raise ProtocolError("the saved list of imports holds something else than names")
         texts = {name: need(saved, name, str) for name in ("id", "agent", "policy")}
-        session = cls(client=client, imports=list(imports), limits=need(saved, "limits", dict), **texts)
+        limits, scratch = need(saved, "limits", dict), optional(saved, "scratch")
+        session = cls(client=client, imports=list(imports), limits=limits, scratch=scratch, **texts)
         try:
             session.set_tools(tools)
         except Refused as fault:
@@ -171,6 +176,7 @@ class Session:
             "policy": self.policy,
             "imports": list(self.imports),
             "limits": dict(self.limits),
+            "scratch": self.scratch,
         }
 
     @property
@@ -181,6 +187,14 @@ class Session:
     def set_tools(self, tools: list[ToolSpec]) -> None:
         """Replaces the tools that generated code sees."""
         self.client.put(f"{self.path}/tools", {"tools": [tool.json() for tool in tools]})
+
+    def put_file(self, name: str, content: bytes) -> None:
+        """Puts a file into the session's folder, by its path below it."""
+        self.client.put_bytes(f"{self.path}/files/{quote(name)}", content)
+
+    def get_file(self, name: str) -> bytes:
+        """The content of a file in the session's folder."""
+        return self.client.get_bytes(f"{self.path}/files/{quote(name)}")
 
     def begin_run(self) -> str:
         """Begins a new run: one task. Budgets of scope ``run`` start anew. Not in a session with a parent."""
@@ -348,6 +362,9 @@ def finished(event: dict[str, Any]) -> Done:
     if not isinstance(notices, list) or not all(isinstance(notice, str) for notice in notices):
         raise ProtocolError("`notices` is not a list of texts")
     usage = event.get("usage", {})
+    files = event.get("files", [])
+    if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
+        raise ProtocolError("`files` is not a list of files")
     return Done(
         status=event["status"],
         output=event.get("output"),
@@ -360,6 +377,7 @@ def finished(event: dict[str, Any]) -> Done:
         receipt=optional(event, "receipt"),
         reason=optional(event, "reason"),
         replaced=need(event, "replaced", bool),
+        files=files,
     )
 
 

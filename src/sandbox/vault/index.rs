@@ -18,8 +18,10 @@ const MOST: usize = 65_536;
 pub(crate) enum Class {
     /// A checkpoint that somebody asked for.
     Point,
-    /// A session that rests on disk: one per seat, and no checkpoint to go back to.
+    /// A session that rests on disk, exactly as it was left: one per seat, and no checkpoint to go back to.
     Rest,
+    /// A state to go on from that is not where the session was last, of which the agent is told; instead of a rest.
+    Aside,
 }
 
 /// One kept file, as far as it is known before it is written. All of it is bound to every chunk.
@@ -28,10 +30,12 @@ pub(super) struct Sheet {
     pub(super) class: Class,
     /// 32 hexadecimal digits; the file's name as well.
     pub(super) id: String,
+    /// The interpreter's seat.
     pub(super) seat: Seat,
+    /// The session to which that belongs, by its own name.
+    pub(super) session: Name,
     pub(super) guest: Name,
     pub(super) build: Digest,
-    pub(super) base: Digest,
     pub(super) at: Timestamp,
     pub(super) steps: u64,
     pub(super) memory_bytes: u64,
@@ -67,6 +71,12 @@ impl Entry {
         Point { id: id.clone(), at: *at, steps: *steps, bytes: self.bytes, after: after.clone() }
     }
 
+    /// True for everything of `session`, whichever guest's.
+    pub(super) fn is_of_session(&self, session: &Seat) -> bool {
+        let Sheet { seat, session: name, .. } = &self.sheet;
+        (&seat.org, &seat.agent, name) == (&session.org, &session.agent, &session.name)
+    }
+
     fn is_point_of(&self, seat: &Seat) -> bool {
         self.sheet.class == Class::Point && self.sheet.seat == *seat
     }
@@ -92,7 +102,7 @@ impl Index {
         let seat = entry.sheet.seat.clone();
         let points = match entry.sheet.class {
             Class::Point => caps.points_per_seat.saturating_sub(1),
-            Class::Rest => {
+            Class::Rest | Class::Aside => {
                 next.entries.retain(|old| old.sheet.class == Class::Point || old.sheet.seat != seat);
                 caps.points_per_seat
             }
@@ -161,10 +171,10 @@ mod tests {
         let sheet = Sheet {
             class,
             id: id.into(),
+            session: seat.name.clone(),
             seat,
             guest: name("python"),
             build: Digest::ZERO,
-            base: Digest::ZERO,
             at: Timestamp(1),
             steps: 0,
             memory_bytes: 0,

@@ -1,4 +1,4 @@
-//! Sessions on disk: memories of interpreters, sealed for one seat, one guest and one moment each.
+//! Sessions on disk: states of interpreters, sealed for one seat, one guest and one moment each.
 //!
 //! A file opens only where it was put: for the same organisation, agent, session, guest build and step, and
 //! only while the index lists it. The index is sealed, counts its changes, and a mark beside the folder says
@@ -23,11 +23,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) use content::{Base, Header};
+pub(crate) use content::Header;
 pub(crate) use index::Class;
 pub use key::VaultKey;
+pub use tapes::TapeReader;
 
-use crate::model::{Digest, Seat, Timestamp};
+use crate::model::{Digest, Name, Seat, Timestamp};
 use crate::pep::port::{KeepFault, Kept, Point};
 use crate::sandbox::wire;
 use disk::{Bounded, Part, is_id, is_ours};
@@ -104,7 +105,7 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Every session of which something is kept.
+    /// Every interpreter of which something is kept, under its session's name.
     #[must_use]
     pub fn list(&self) -> Vec<Kept> {
         let index = self.lock();
@@ -112,7 +113,7 @@ impl Vault {
         let newest = index.entries.iter().rev().filter(|entry| seen.insert(&entry.sheet.seat));
         let mut kept: Vec<Kept> = newest
             .map(|Entry { sheet, .. }| Kept {
-                seat: sheet.seat.clone(),
+                seat: Seat { name: sheet.session.clone(), ..sheet.seat.clone() },
                 guest: sheet.guest.clone(),
                 live: false,
                 steps: sheet.steps,
@@ -135,7 +136,8 @@ impl Vault {
         self.lock().of(seat).next_back().map(|entry| (entry.sheet.class, entry.point()))
     }
 
-    /// Keeps the memory that `content` gives for `seat`, durably; older checkpoints go when there is no room.
+    /// Keeps the state that `content` gives for `seat` of `session`, durably; older checkpoints go when there is no
+    /// room.
     ///
     /// # Errors
     /// [`KeepFault::Full`] when a limit or the disk leaves no room, [`KeepFault::Failed`] otherwise; nothing
@@ -143,61 +145,55 @@ impl Vault {
     pub(crate) fn put(
         &self,
         seat: &Seat,
+        session: &Name,
         class: Class,
         header: &Header,
-        base: &Base<'_>,
         content: &mut dyn Read,
     ) -> Result<Point, KeepFault> {
         let sheet = Sheet {
             class,
             id: fresh()?,
             seat: seat.clone(),
+            session: session.clone(),
             guest: header.guest.clone(),
             build: header.build,
-            base: base.digest,
             at: now(),
             steps: header.steps,
             memory_bytes: header.memory_bytes,
             after: self.lock().points(seat).next_back().map(|entry| entry.sheet.id.clone()),
         };
-        self.store(sheet, |out| content::pack(out, header, base, content))
+        self.store(sheet, |out| content::pack(out, header, content))
     }
 
-    /// The state of `seat` that `which` says, for a guest of `build` that begins with `base`.
+    /// The state of `seat` that `which` says, for a guest of `build`.
     ///
     /// # Errors
     /// [`KeepFault::Absent`] when there is none; [`KeepFault::Refused`] when it is another build's, or its file
     /// is not what was put there.
-    pub(crate) fn get(
-        &self,
-        seat: &Seat,
-        which: Which<'_>,
-        build: &Digest,
-        base: &Base<'_>,
-    ) -> Result<(Header, Vec<u8>), KeepFault> {
+    pub(crate) fn get(&self, seat: &Seat, which: Which<'_>, build: &Digest) -> Result<(Header, Vec<u8>), KeepFault> {
         let entry = self.find(seat, which)?;
-        if entry.sheet.build != *build || entry.sheet.base != base.digest {
+        if entry.sheet.build != *build {
             let text = "it was made with another build of the guest, which cannot go on with it; open a new session";
             return Err(KeepFault::Refused(text.into()));
         }
         let read = || {
             let mut opener = self.opener(&entry)?;
-            let (header, memory) = content::unpack(&mut opener, base)?;
+            let (header, state) = content::unpack(&mut opener)?;
             // The last chunk, and with it the file's end, counts too.
             if opener.read(&mut [0])? != 0 || header.build != entry.sheet.build || header.steps != entry.sheet.steps {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            Ok((header, memory))
+            Ok((header, state))
         };
         read().map_err(|error| disk::unread(&error))
     }
 
-    /// Makes the state of `seat` that `which` says the first checkpoint of `to`, a seat of the same agent of
-    /// which nothing is kept.
+    /// Makes the state of `seat` that `which` says the first checkpoint of `to` of `session`, a seat of the same agent
+    /// of which nothing is kept.
     ///
     /// # Errors
     /// As [`Vault::get`] and [`Vault::put`]; [`KeepFault::Refused`] for another agent's seat.
-    pub(crate) fn fork(&self, seat: &Seat, which: Which<'_>, to: &Seat) -> Result<Point, KeepFault> {
+    pub(crate) fn fork(&self, seat: &Seat, which: Which<'_>, to: &Seat, session: &Name) -> Result<Point, KeepFault> {
         if (&seat.org, &seat.agent) != (&to.org, &to.agent) {
             return Err(KeepFault::Refused("a session can be forked for its own agent only".into()));
         }
@@ -205,19 +201,33 @@ impl Vault {
             return Err(KeepFault::Refused("the session that is to become a copy has something kept already".into()));
         }
         let entry = self.find(seat, which)?;
+        let session = session.clone();
+        self.copy(&entry, Sheet { seat: to.clone(), session, ..entry.sheet.clone() }, Class::Point)
+    }
+
+    /// Makes the state of `seat` that `which` says its newest one, of `class`.
+    ///
+    /// # Errors
+    /// As [`Vault::get`] and [`Vault::put`].
+    pub(crate) fn again(&self, seat: &Seat, which: Which<'_>, class: Class) -> Result<Point, KeepFault> {
+        let entry = self.find(seat, which)?;
+        self.copy(&entry, entry.sheet.clone(), class)
+    }
+
+    /// Keeps the content of `entry` once more, for `sheet`'s seat.
+    fn copy(&self, entry: &Entry, sheet: Sheet, class: Class) -> Result<Point, KeepFault> {
         let after = Some(entry.sheet.id.clone());
-        let sheet =
-            Sheet { class: Class::Point, id: fresh()?, seat: to.clone(), at: now(), after, ..entry.sheet.clone() };
-        let mut opener = self.opener(&entry).map_err(|error| disk::unread(&error))?;
+        let sheet = Sheet { class, id: fresh()?, at: now(), after, ..sheet };
+        let mut opener = self.opener(entry).map_err(|error| disk::unread(&error))?;
         self.store(sheet, |mut out| io::copy(&mut opener, &mut out).map(|_| out))
     }
 
-    /// Forgets everything of `seat` but its tapes, which belong to receipts.
+    /// Forgets everything of `session`, whichever guest's, but its tapes, which belong to receipts.
     ///
     /// # Errors
     /// [`KeepFault::Absent`] when nothing is kept; [`KeepFault::Failed`].
-    pub fn remove(&self, seat: &Seat) -> Result<(), KeepFault> {
-        self.forget("session", |entry| entry.sheet.seat == *seat)
+    pub fn remove(&self, session: &Seat) -> Result<(), KeepFault> {
+        self.forget("session", |entry| entry.is_of_session(session))
     }
 
     /// Forgets one checkpoint of `seat`.
@@ -229,19 +239,19 @@ impl Vault {
         self.forget("checkpoint", |entry| entry.sheet.seat == *seat && is(entry))
     }
 
-    /// Forgets the state in which `seat` rested: it has gone on, and to come back to it would lose steps silently.
+    /// Forgets the state in which `seat` rested or was put aside: it has gone on, and to come back to it would lose steps silently.
     ///
     /// # Errors
     /// As [`Vault::remove`].
     pub(crate) fn remove_rest(&self, seat: &Seat) -> Result<(), KeepFault> {
-        self.forget("session at rest", |entry| entry.sheet.seat == *seat && entry.sheet.class == Class::Rest)
+        self.forget("session at rest", |entry| entry.sheet.seat == *seat && entry.sheet.class != Class::Point)
     }
 
     /// Keeps the encoded tape of an execution of `seat`; found again by its digest.
     ///
     /// # Errors
     /// As [`Vault::put`].
-    pub(crate) fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
+    pub fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
         self.tapes.put(&self.key, seat, tape)
     }
 
@@ -249,7 +259,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::get`].
-    pub(crate) fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
+    pub fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
         self.tapes.get(&self.key, seat, digest)
     }
 
@@ -397,22 +407,22 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::model::Name;
     use crate::sandbox::wire::System;
 
     const CAPS: Caps = Caps { bytes_total: 8 << 20, bytes_per_seat: 4 << 20, points_per_seat: 3, tape_bytes: 1 << 20 };
     const BUILD: Digest = Digest([1; 32]);
 
-    pub(super) fn header(memory_bytes: u64) -> Header {
+    pub(super) fn header(bytes: u64) -> Header {
         Header {
             guest: Name::new("python").unwrap(),
             build: BUILD,
             steps: 7,
             system: System { seed: Some("s".into()), clock: Some(1), ..System::nothing() },
-            given: vec![1, 2],
+            given: Digest([2; 32]),
             handles: vec!["0123456789abcdef0123456789abcdef".into()],
-            memory_bytes,
-            extra: vec![3],
+            memory_bytes: 1 << 20,
+            bytes,
+            before: None,
         }
     }
 
@@ -467,11 +477,11 @@ mod tests {
     }
 
     fn put(vault: &Vault, seat: &Seat, class: Class, memory: &[u8]) -> Result<Point, KeepFault> {
-        vault.put(seat, class, &header(memory.len() as u64), &Base::NONE, &mut &memory[..])
+        vault.put(seat, &seat.name, class, &header(memory.len() as u64), &mut &memory[..])
     }
 
     fn get(vault: &Vault, seat: &Seat, which: Which<'_>) -> Result<Vec<u8>, KeepFault> {
-        vault.get(seat, which, &BUILD, &Base::NONE).map(|(_, memory)| memory)
+        vault.get(seat, which, &BUILD).map(|(_, memory)| memory)
     }
 
     fn copy(from: &Path, to: &Path) {
@@ -499,10 +509,7 @@ mod tests {
         let vault = place.open().unwrap();
         assert_eq!(vault.points(&one), [first.clone(), second.clone()]);
         assert_eq!(second.after, Some(first.id.clone()));
-        assert_eq!(
-            vault.get(&one, Which::Named(&first.id), &BUILD, &Base::NONE).unwrap(),
-            (header(300_000), memory(1, 300_000))
-        );
+        assert_eq!(vault.get(&one, Which::Named(&first.id), &BUILD).unwrap(), (header(300_000), memory(1, 300_000)));
         assert_eq!(get(&vault, &one, Which::Checkpoint).unwrap(), memory(2, 200_000));
         assert_eq!(get(&vault, &one, Which::Latest).unwrap(), memory(3, 100));
         assert_eq!(vault.latest(&one).unwrap().0, Class::Rest);
@@ -523,25 +530,35 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_from_the_image_takes_room() {
+    fn a_session_goes_on_from_what_it_is_taken_back_to() {
         let place = Place::new();
         let (vault, one) = (place.open().unwrap(), seat("coder", "one"));
-        let mut dice = 7_u64;
-        let image: Vec<u8> = std::iter::repeat_with(|| {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (dice >> 56) as u8
-        })
-        .take(1 << 20)
-        .collect();
-        let base = Base { digest: Digest::of(&image), bytes: &image };
-        let mut memory = [&image[..], &[0; 70_000]].concat();
-        memory[500_000] ^= 1;
-        let whole = put(&vault, &one, Class::Point, &memory).unwrap();
-        let less = vault.put(&one, Class::Point, &header(memory.len() as u64), &base, &mut &memory[..]).unwrap();
-        assert!(whole.bytes > 1 << 20 && less.bytes < 2_000, "{} and {}", whole.bytes, less.bytes);
-        assert_eq!(vault.get(&one, Which::Checkpoint, &BUILD, &base).unwrap().1, memory);
-        let other = Base { digest: Digest::ZERO, bytes: &image };
-        assert!(matches!(vault.get(&one, Which::Checkpoint, &BUILD, &other), Err(KeepFault::Refused(_))));
+        let first = put(&vault, &one, Class::Point, b"first").unwrap();
+        put(&vault, &one, Class::Rest, b"rest").unwrap();
+        let back = vault.again(&one, Which::Named(&first.id), Class::Aside).unwrap();
+        assert_eq!((back.after.as_deref(), back.steps), (Some(first.id.as_str()), first.steps));
+        assert_eq!(get(&vault, &one, Which::Latest).unwrap(), b"first");
+        assert!(matches!(vault.latest(&one), Some((Class::Aside, _))));
+        assert_eq!(vault.points(&one), [first], "it is no checkpoint itself, and the rest has gone");
+        let point = vault.again(&one, Which::Latest, Class::Point).unwrap();
+        vault.remove_rest(&one).unwrap();
+        assert_eq!(get(&vault, &one, Which::Named(&point.id)).unwrap(), b"first");
+        assert!(vault.again(&one, Which::Named("none"), Class::Aside).is_err());
+    }
+
+    #[test]
+    fn interpreters_of_other_guests_are_of_the_same_session() {
+        let place = Place::new();
+        let vault = place.open().unwrap();
+        let (one, derived, two) = (seat("coder", "one"), seat("coder", "derived"), seat("coder", "two"));
+        put(&vault, &one, Class::Point, b"python").unwrap();
+        vault.put(&derived, &one.name, Class::Rest, &header(4), &mut &b"java"[..]).unwrap();
+        put(&vault, &two, Class::Rest, b"two").unwrap();
+        let seats: Vec<Seat> = vault.list().into_iter().map(|kept| kept.seat).collect();
+        assert_eq!(seats.iter().filter(|seat| **seat == one).count(), 2);
+        vault.remove(&one).unwrap();
+        assert_eq!(vault.list().len(), 1);
+        assert!(vault.latest(&derived).is_none() && vault.latest(&two).is_some());
     }
 
     #[test]
@@ -553,7 +570,7 @@ mod tests {
             (put(&vault, &mine, Class::Point, b"mine").unwrap(), put(&vault, &other, Class::Point, b"else").unwrap());
         assert!(matches!(get(&vault, &foreign, Which::Latest), Err(KeepFault::Absent(_))));
         assert!(matches!(get(&vault, &other, Which::Named(&a.id)), Err(KeepFault::Absent(_))));
-        let build = vault.get(&mine, Which::Latest, &Digest::ZERO, &Base::NONE).unwrap_err();
+        let build = vault.get(&mine, Which::Latest, &Digest::ZERO).unwrap_err();
         assert!(matches!(&build, KeepFault::Refused(text) if text.contains("another build")), "{build}");
         // The file of one under the name of the other.
         let (one, two) = (place.folder().join(&a.id), place.folder().join(&b.id));
@@ -583,11 +600,14 @@ mod tests {
         let vault = place.open().unwrap();
         let first = put(&vault, &from, Class::Point, b"first").unwrap();
         put(&vault, &from, Class::Point, b"second").unwrap();
-        assert!(matches!(vault.fork(&from, Which::Latest, &foreign), Err(KeepFault::Refused(_))));
-        let forked = vault.fork(&from, Which::Named(&first.id), &to).unwrap();
+        assert!(matches!(vault.fork(&from, Which::Latest, &foreign, &foreign.name), Err(KeepFault::Refused(_))));
+        let forked = vault.fork(&from, Which::Named(&first.id), &to, &to.name).unwrap();
         assert_eq!((forked.after, forked.steps), (Some(first.id.clone()), 7));
         assert_eq!(get(&vault, &to, Which::Latest).unwrap(), b"first");
-        assert!(matches!(vault.fork(&from, Which::Latest, &to), Err(KeepFault::Refused(_))), "it has something");
+        assert!(
+            matches!(vault.fork(&from, Which::Latest, &to, &to.name), Err(KeepFault::Refused(_))),
+            "it has something"
+        );
         vault.remove(&from).unwrap();
         assert_eq!(get(&vault, &to, Which::Latest).unwrap(), b"first", "a copy stands alone");
     }
@@ -739,12 +759,12 @@ mod tests {
             [(io::ErrorKind::StorageFull, "the disk is full"), (io::ErrorKind::QuotaExceeded, "the disk is full")]
         {
             let fault =
-                vault.put(&one, Class::Point, &header(1 << 20), &Base::NONE, &mut Failing(kind, 300_000)).unwrap_err();
+                vault.put(&one, &one.name, Class::Point, &header(1 << 20), &mut Failing(kind, 300_000)).unwrap_err();
             assert!(matches!(&fault, KeepFault::Full(said) if said.contains(text)), "{fault}");
         }
         let broken = &mut Failing(io::ErrorKind::BrokenPipe, 300_000);
         assert!(matches!(
-            vault.put(&one, Class::Point, &header(1 << 20), &Base::NONE, broken),
+            vault.put(&one, &one.name, Class::Point, &header(1 << 20), broken),
             Err(KeepFault::Failed(_))
         ));
         // More than its limit, once sealed: it is found while it is written.

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -20,6 +20,28 @@ use crate::sandbox::tape;
 const ROOM: u64 = 1 << 20;
 /// Of zstd: every execution waits for it.
 const LEVEL: i32 = 1;
+
+/// The tapes of a vault, to be read only: nothing is changed and no lock is needed, so that it works beside a gate.
+pub struct TapeReader {
+    folder: PathBuf,
+    key: VaultKey,
+}
+
+impl TapeReader {
+    /// Of the vault in `vault`, sealed under `key`.
+    #[must_use]
+    pub fn new(vault: &Path, key: VaultKey) -> Self {
+        Self { folder: vault.join(super::TAPES), key }
+    }
+
+    /// The encoded tape of an execution of `seat` with this digest.
+    ///
+    /// # Errors
+    /// [`KeepFault::Absent`] when it was not kept or has made room, [`KeepFault::Refused`] when its file was changed.
+    pub fn get(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
+        get(&self.folder, &self.key, seat, digest)
+    }
+}
 
 /// A folder of tapes.
 pub(super) struct Tapes {
@@ -74,22 +96,26 @@ impl Tapes {
     }
 
     pub(super) fn get(&self, key: &VaultKey, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
-        let read = || {
-            let bound = bound(seat, digest)?;
-            let file = disk::read(&self.folder.join(name(&bound)), tape::BYTES as u64 + ROOM)?;
-            let packed = opened(key, &bound, &file)?;
-            let mut plain = Vec::new();
-            let most = tape::BYTES as u64 + 1;
-            zstd::stream::read::Decoder::new(packed.as_slice())?.take(most).read_to_end(&mut plain)?;
-            if Digest::of(&plain) == *digest { Ok(plain) } else { Err(io::ErrorKind::InvalidData.into()) }
-        };
-        read().map_err(|error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                KeepFault::Absent("tape of this execution; it was not kept, or made room for newer ones")
-            }
-            _ => disk::unread(&error),
-        })
+        get(&self.folder, key, seat, digest)
     }
+}
+
+fn get(folder: &Path, key: &VaultKey, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
+    let read = || {
+        let bound = bound(seat, digest)?;
+        let file = disk::read(&folder.join(name(&bound)), tape::BYTES as u64 + ROOM)?;
+        let packed = opened(key, &bound, &file)?;
+        let mut plain = Vec::new();
+        let most = tape::BYTES as u64 + 1;
+        zstd::stream::read::Decoder::new(packed.as_slice())?.take(most).read_to_end(&mut plain)?;
+        if Digest::of(&plain) == *digest { Ok(plain) } else { Err(io::ErrorKind::InvalidData.into()) }
+    };
+    read().map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            KeepFault::Absent("tape of this execution; it was not kept, or made room for newer ones")
+        }
+        _ => disk::unread(&error),
+    })
 }
 
 /// What a tape's file is bound to.

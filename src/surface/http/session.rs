@@ -321,6 +321,7 @@ pub(super) fn begin(
         "policy": compiled.policy().digest,
         "imports": code.map_or(&[][..], |code| &code.imports),
         "limits": code.map(|code| code.limits),
+        "scratch": code.and_then(|code| code.scratch.as_ref()).map(|scratch| &scratch.guest),
     }))
 }
 

@@ -228,10 +228,10 @@ class Session:
             return finished(event)
         except Refused:
             if begun:
-                self._abandon()
+                self._abandon(None)
             raise
         except BaseException:
-            self._abandon()
+            self._abandon(None)
             raise
         finally:
             with self._lock:
@@ -272,20 +272,19 @@ class Session:
         with self._lock:
             flight = self._flight
         if flight is not None:
-            self._abandon()
+            self._abandon(flight)
             flight.answered(LAST_WORD_SECONDS)
             flight.break_off()
 
-    def _abandon(self) -> None:
+    def _abandon(self, flight: Flight | None) -> None:
         """Cancels the execution, once. When the gate does not say that it ended, the session ends with it."""
         with self._lock:
             execution, self._execution = self._execution, None
-            flight = self._flight
-        if execution is not None and flight is not None and not self._stopped(execution, flight):
+        if execution is not None and not self._stopped(execution, flight):
             self.lost = True
             self.close()
 
-    def _stopped(self, execution: str, flight: Flight) -> bool:
+    def _stopped(self, execution: str, flight: Flight | None) -> bool:
         """Whether the gate has stopped an execution; one that it does not know may be on its way there still."""
         until = time.monotonic() + UNDER_WAY_SECONDS
         while True:
@@ -293,8 +292,10 @@ class Session:
                 self.client.delete(f"/v1/executions/{quote(execution, safe='')}", timeout=CANCEL_SECONDS)
                 return True
             except Refused as fault:
-                if fault.status != 404 or flight.answered(POLL_SECONDS):
+                if fault.status != 404 or flight is not None and flight.answered(POLL_SECONDS):
                     return True  # It has ended, was refused, or never left: the request is broken off next.
+                if flight is None:
+                    time.sleep(POLL_SECONDS)
             except GateError:
                 return True  # The gate is gone, and with it the execution.
             if time.monotonic() > until:

@@ -17,9 +17,12 @@ pub enum SandboxFault {
     /// The grant names something that cannot be given.
     #[error("the sandbox cannot give what the policy grants: {0}")]
     Grant(String),
-    /// A guest that nobody has built yet.
-    #[error("the guest {0} is not built yet; the operator runs `weir guest build {0}` once")]
-    Unbuilt(&'static str),
+    /// A guest that nobody has built yet, or not for this version.
+    #[error("the guest {0} is not built yet; the operator runs `{1}` once")]
+    Unbuilt(&'static str, String),
+    /// A file that cannot be a guest.
+    #[error("this file was not added: {0}; nothing was changed")]
+    Added(String),
     /// A worker could not be started.
     #[error("the sandbox's worker cannot run: {0}")]
     Worker(String),

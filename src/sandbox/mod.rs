@@ -11,6 +11,8 @@ mod compile;
 mod exchange;
 mod fault;
 mod forge;
+#[cfg(test)]
+mod hostile;
 mod image;
 mod keep;
 mod lane;
@@ -178,7 +180,7 @@ impl Sandbox {
         if let Some(base) = guests.get(row.name) {
             return Ok(base.clone());
         }
-        let ready = compile::cached(&self.cache, row)?.ok_or(SandboxFault::Unbuilt(row.name))?;
+        let ready = compile::cached(&self.cache, row)?.ok_or_else(|| builder::unbuilt(row))?;
         let base = base(&ready, self.memory_bytes);
         guests.insert(row.name, base.clone());
         Ok(base)
@@ -216,6 +218,10 @@ impl Executor for Sandbox {
         let guest = call.resource.name.as_str().to_owned();
         let key = Key { seat: call.subject.seat(), guest, run: call.subject.run.clone() };
         self.run(&key, code, variables, grant, inner)
+    }
+
+    fn guests(&self) -> Vec<&'static str> {
+        Guest::names().collect()
     }
 
     fn close(&self, seat: &Seat) {

@@ -247,22 +247,6 @@ impl Vault {
         self.forget("session at rest", |entry| entry.sheet.seat == *seat && entry.sheet.class != Class::Point)
     }
 
-    /// Keeps the encoded tape of an execution of `seat`; found again by its digest.
-    ///
-    /// # Errors
-    /// As [`Vault::put`].
-    pub fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
-        self.tapes.put(&self.key, seat, tape)
-    }
-
-    /// The encoded tape of an execution of `seat` with this digest.
-    ///
-    /// # Errors
-    /// As [`Vault::get`].
-    pub fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
-        self.tapes.get(&self.key, seat, digest)
-    }
-
     fn find(&self, seat: &Seat, which: Which<'_>) -> Result<Entry, KeepFault> {
         let index = self.lock();
         let (found, what) = match which {

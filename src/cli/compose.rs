@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::audit::Head;
 use crate::journal;
-use crate::model::{Limits, Name, Timestamp};
+use crate::model::{Limits, Name, Package, Timestamp};
 use crate::pdp::Compiled;
 use crate::pep::Gate;
 use crate::pep::port::{Approver, Clock};
 use crate::policy;
-use crate::sandbox::{Sandbox, SandboxConfig, Wall};
+use crate::sandbox::{Sandbox, SandboxConfig, SandboxFault, Wall};
 
 /// The clock of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +65,35 @@ pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Appro
         .map_err(|fault| format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display()))
 }
 
-/// The sandbox, with the first build of the guest shown as it goes.
-pub(super) fn sandbox() -> Result<Sandbox, String> {
+/// How the sandbox is opened: behind the second wall, with the first build of the guest shown as it goes.
+pub(super) fn sandbox_config() -> Result<SandboxConfig, String> {
     let program =
         std::env::current_exe().map_err(|error| format!("where this program lies cannot be told: {error}"))?;
     let wall = Wall::Process { program, arguments: vec!["worker".into()] };
-    let config = SandboxConfig { progress: Arc::new(super::guest::Shown::default()), ..SandboxConfig::new(wall) };
-    Sandbox::open(config).map_err(|fault| fault.to_string())
+    Ok(SandboxConfig { progress: Arc::new(super::guest::Shown::default()), ..SandboxConfig::new(wall) })
+}
+
+/// The sandbox without packages.
+pub(super) fn sandbox() -> Result<Sandbox, String> {
+    Sandbox::open(sandbox_config()?).map_err(|fault| fault.to_string())
+}
+
+/// The packages that a policy grants: none, or one set.
+pub(super) fn packages(policy: &Compiled) -> Vec<Vec<Package>> {
+    let granted = policy.policy().code.iter().map(|code| code.packages.clone());
+    granted.filter(|packages| !packages.is_empty()).collect()
+}
+
+/// The sandbox with what `policy`, which was read from `path`, grants.
+pub(super) fn sandbox_for(policy: &Compiled, path: &Path) -> Result<Sandbox, String> {
+    let config = SandboxConfig { packages: packages(policy), ..sandbox_config()? };
+    Sandbox::open(config).map_err(|fault| {
+        let advice = match fault {
+            SandboxFault::Unprepared(_) => format!("\nRun `weir guest packages {}` once.", path.display()),
+            _ => String::new(),
+        };
+        format!("{}: {fault}{advice}", path.display())
+    })
 }
 
 /// The store's folder: as given, or the default one.

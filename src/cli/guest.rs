@@ -1,5 +1,7 @@
 //! `weir guest`: builds the sandbox's interpreter ahead of time, and shows what is built.
 
+mod packages;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -25,6 +27,8 @@ enum Command {
         #[arg(default_value = "python", value_parser = PossibleValuesParser::new(Guest::names()))]
         guest: String,
     },
+    /// Fetch, check and prepare the packages that policies grant, so that a gate can start with them.
+    Packages(packages::Args),
     /// Show the guests, their digests, and what of them is built.
     Ls,
 }
@@ -35,6 +39,7 @@ enum Command {
 /// What went wrong and what to do about it, for standard error.
 pub fn run(args: Args) -> Result<u8, String> {
     let guests = match args.command {
+        Command::Packages(args) => return packages::run(args),
         Command::Build { guest } => Guest::build(&guest, None, &Shown::default()).map(|guest| vec![guest]),
         Command::Ls => Guest::all(None),
     };

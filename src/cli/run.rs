@@ -60,8 +60,8 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         delegation: Vec::new(),
     };
     let folder = compose::home(args.store)?;
+    let sandbox = compose::sandbox_for(&policy, &args.policy)?;
     let gate = compose::gate(policy, &folder, Box::new(Nobody))?;
-    let sandbox = compose::sandbox()?;
     let answer = gate.handle(call(subject, &code)?, &sandbox, &NoTools);
     if args.json {
         print_json(&answer)

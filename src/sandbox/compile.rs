@@ -57,7 +57,8 @@ pub(crate) fn cached(cache: &Cache, row: &GuestRow) -> Result<Option<Ready>, San
     Ok(kept(cache, &name(row)?))
 }
 
-fn name(row: &GuestRow) -> Result<String, SandboxFault> {
+/// The name under which everything compiled from a guest is kept.
+pub(crate) fn name(row: &GuestRow) -> Result<String, SandboxFault> {
     let engine = engine(MAX_STACK, None).map_err(|error| SandboxFault::Load(error.to_string()))?;
     let mut fingerprint = DefaultHasher::new();
     FORM.hash(&mut fingerprint);

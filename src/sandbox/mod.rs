@@ -13,6 +13,7 @@ mod fault;
 mod image;
 mod merge;
 mod output;
+mod packages;
 mod reply;
 mod scratch;
 mod session;
@@ -36,14 +37,15 @@ use serde_json::{Map, Value};
 
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
+pub use packages::{Prepared, Wheels};
 pub use session::Key;
 pub use vault::{Caps, Vault, VaultKey};
 pub use workers::Wall;
 
-use crate::model::{CodeGrant, GuestError, Keep, Limits, Outcome, ReasonCode, Seat, Status};
+use crate::model::{CodeGrant, Digest, GuestError, Keep, Limits, Outcome, Package, ReasonCode, Seat, Status};
 use crate::pep::port::{Executor, Inner, KeepFault};
 use crate::pep::{Durable, Reserved};
-use cache::Cache;
+use cache::{Cache, Verified};
 use scratch::Scratches;
 use session::{Place, Sessions};
 use wire::{System, Terms};
@@ -61,6 +63,8 @@ pub struct SandboxConfig {
     pub scratch: Option<PathBuf>,
     /// What stands around the guests.
     pub wall: Wall,
+    /// The sets of packages that policies grant; each is prepared now unless it is.
+    pub packages: Vec<Vec<Package>>,
     /// Told of the first build, which takes about half a minute.
     pub progress: Arc<dyn Progress>,
 }
@@ -76,6 +80,7 @@ impl SandboxConfig {
             memory_bytes: Limits::WORKER_BYTES,
             scratch: None,
             wall,
+            packages: Vec::new(),
             progress,
         }
     }
@@ -85,8 +90,8 @@ impl SandboxConfig {
 pub struct Sandbox {
     cache: Cache,
     memory_bytes: u64,
-    /// The terms of each guest that has been asked for.
-    guests: Mutex<BTreeMap<&'static str, Terms>>,
+    /// The terms of each guest with each set of packages that has been asked for.
+    guests: Mutex<BTreeMap<(&'static str, Option<Digest>), Terms>>,
     workers: Arc<Workers>,
     sessions: Sessions,
     scratches: Option<Scratches>,
@@ -108,6 +113,27 @@ fn base(ready: &compile::Ready, memory_bytes: u64) -> Terms {
     }
 }
 
+/// The same worker, whose interpreters start with another memory.
+fn with_image(terms: Terms, image: &Verified) -> Terms {
+    Terms { image: image.path().display().to_string(), ..terms }
+}
+
+/// Prepares one set of packages: fetches the wheels that the cache lacks, and makes the start image.
+///
+/// # Errors
+/// [`SandboxFault`], with everything that is wrong at once.
+pub fn prepare(config: &SandboxConfig, packages: &[Package], from: &Wheels) -> Result<Prepared, SandboxFault> {
+    let cache = Cache::open(config.cache.clone())?;
+    let row = builder::known(USUAL)?;
+    let progress = config.progress.as_ref();
+    let ready = compile::compiled(&cache, row, progress)?;
+    let base = base(&ready, config.memory_bytes);
+    let workers = Workers::new(config.wall.clone(), base.clone());
+    let shop = packages::Shop { cache: &cache, row, ready: &ready, workers: &workers, base: &base, progress };
+    shop.fetch(packages, from)?;
+    Ok(shop.image(packages)?.1)
+}
+
 /// The whole life of a worker process; see [`Wall::Process`]. It reads what to do from standard input.
 #[must_use]
 pub fn worker_main() -> ExitCode {
@@ -126,7 +152,20 @@ impl Sandbox {
         let base = base(&ready, config.memory_bytes);
         let workers = Workers::new(config.wall, base.clone());
         workers.prepare();
-        let guests = Mutex::new(BTreeMap::from([(row.name, base)]));
+        let shop = packages::Shop {
+            cache: &cache,
+            row,
+            ready: &ready,
+            workers: &workers,
+            base: &base,
+            progress: config.progress.as_ref(),
+        };
+        let mut guests = BTreeMap::new();
+        for (set, image) in shop.images(&config.packages)? {
+            guests.insert((row.name, Some(set)), with_image(base.clone(), &image));
+        }
+        guests.insert((row.name, None), base);
+        let guests = Mutex::new(guests);
         let sessions = Sessions::new(config.sessions);
         let open = |root| Scratches::open(root, Limits::SCRATCH_BYTES);
         let scratches = config.scratch.map(open).transpose();
@@ -134,16 +173,21 @@ impl Sandbox {
         Ok(Self { cache, memory_bytes: config.memory_bytes, guests, workers, sessions, scratches })
     }
 
-    /// The terms of the guest `name`, which the cache must have.
-    fn guest(&self, name: &str) -> Result<Terms, SandboxFault> {
+    /// The terms of the guest `name` with `packages`, which the cache must have. Packages are Python's.
+    fn guest(&self, name: &str, packages: &[Package]) -> Result<Terms, SandboxFault> {
         let row = builder::known(name)?;
+        let set = (row.name == USUAL && !packages.is_empty()).then(|| packages::set(packages));
         let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(terms) = guests.get(row.name) {
+        if let Some(terms) = guests.get(&(row.name, set)) {
             return Ok(terms.clone());
         }
         let ready = compile::cached(&self.cache, row)?.ok_or(SandboxFault::Unbuilt(row.name))?;
-        let terms = base(&ready, self.memory_bytes);
-        guests.insert(row.name, terms.clone());
+        let mut terms = base(&ready, self.memory_bytes);
+        if set.is_some() {
+            let image = packages::cached(&self.cache, row, packages)?;
+            terms = with_image(terms, &image.ok_or_else(|| packages::unprepared(packages))?);
+        }
+        guests.insert((row.name, set), terms.clone());
         Ok(terms)
     }
 
@@ -209,7 +253,7 @@ impl Sandbox {
             (Some(_), None) => return Err(SandboxFault::Grant("this gate has no place for a scratch folder".into())),
         };
         let folders = terms::folders(grant, own)?;
-        let hand = self.workers.of(&owner, &terms::terms(&self.guest(&key.guest)?, grant, agents))?;
+        let hand = self.workers.of(&owner, &terms::terms(&self.guest(&key.guest, &grant.packages)?, grant, agents))?;
         Ok((Place::new(hand, key, grant), terms::system(&seat, grant, folders)))
     }
 

@@ -8,6 +8,7 @@ mod closed;
 mod desk;
 mod files;
 mod javascript;
+mod packages;
 mod sessions;
 mod steps;
 mod values;

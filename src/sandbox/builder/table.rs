@@ -43,6 +43,7 @@ pub(crate) static GUESTS: [GuestRow; 2] = [
             "src/library.py",
             "src/main.py",
             "src/pack.py",
+            "src/packages.py",
             "src/tools.py",
             "src/values.py",
         ),

@@ -119,7 +119,10 @@ fn an_error_in_a_package_is_told_by_the_agents_lines() {
 #[test]
 fn what_one_session_does_to_a_package_no_other_sees() {
     let grant = with_sample();
-    assert_eq!(run("import weir_sample\nweir_sample.COUNT.append(1)\nweir_sample.double = None", &grant).status, Status::Done);
+    assert_eq!(
+        run("import weir_sample\nweir_sample.COUNT.append(1)\nweir_sample.double = None", &grant).status,
+        Status::Done
+    );
     assert_eq!(run("import weir_sample\n[weir_sample.COUNT, weir_sample.double(1)]", &grant).output, json!([[], 2]));
 }
 
@@ -135,7 +138,8 @@ fn a_package_of_another_agent_is_not_there() {
     // Past the list, which is a convenience, there is nothing to find either.
     let mut all = grant();
     all.imports.extend(["importlib", "weir_sample"].map(str::to_owned));
-    let outcome = PACKED.run(&other, "import importlib.util\nimportlib.util.find_spec('weir_sample')", &Map::new(), &all, &desk);
+    let outcome =
+        PACKED.run(&other, "import importlib.util\nimportlib.util.find_spec('weir_sample')", &Map::new(), &all, &desk);
     assert_eq!((outcome.status, outcome.output.is_null()), (Status::Done, true), "{:?}", outcome.error);
     let outcome = PACKED.run(&other, code, &Map::new(), &all, &desk);
     assert_eq!((outcome.status, kind(&outcome)), (Status::Failed, "ModuleNotFoundError"));
@@ -178,7 +182,11 @@ fn packages_that_nobody_prepared_stop_a_start_and_a_run_with_what_to_do() {
     grant.packages = vec![absent];
     let outcome = run_in(&fresh(), "1", &grant, &Desk::default());
     assert_eq!(outcome.status, Status::Broken);
-    assert!(message(&outcome).contains("weir guest packages") && message(&outcome).len() < 400, "{}", message(&outcome));
+    assert!(
+        message(&outcome).contains("weir guest packages") && message(&outcome).len() < 400,
+        "{}",
+        message(&outcome)
+    );
     assert_eq!(run_in(&fresh(), "1", &super::desk::grant(), &Desk::default()).status, Status::Done);
     drop(&*SANDBOX);
 }
@@ -190,7 +198,11 @@ fn wheels_that_do_not_fit_their_pins_are_all_told_at_once() {
     let native = wheel("weir-three", &[("weir_three.py", ""), ("weir_three.so", "")]);
     let misnamed = Package { name: "weir-four".into(), ..good.clone() };
     let fault = prepared(&[(misnamed, bytes.clone()), (other, bytes), native]).unwrap_err().to_string();
-    for part in ["weir-four 1.0: it says that it is weir-one 1.0", "weir-two 1.0: no wheel there has", "weir-three 1.0: it is not pure"] {
+    for part in [
+        "weir-four 1.0: it says that it is weir-one 1.0",
+        "weir-two 1.0: no wheel there has",
+        "weir-three 1.0: it is not pure",
+    ] {
         assert!(fault.contains(part), "{part}: {fault}");
     }
 }
@@ -210,7 +222,8 @@ fn a_package_cannot_take_the_place_of_another_or_of_the_standard_library() {
 fn what_a_package_does_when_it_is_imported_reaches_nothing() {
     let reaching = "import tools\ntools.ask('tool', 'delete_everything')\n";
     let reading = "open('/etc/hostname').read()\n";
-    let wheel = wheel("weir-reach", &[("weir_ask.py", reaching), ("weir_read.py", reading), ("weir_syntax.py", "a b\n")]);
+    let wheel =
+        wheel("weir-reach", &[("weir_ask.py", reaching), ("weir_read.py", reading), ("weir_syntax.py", "a b\n")]);
     let prepared = prepared(std::slice::from_ref(&wheel)).unwrap();
     let failed: Vec<&str> = prepared.failed.iter().map(|(module, _)| module.as_str()).collect();
     assert_eq!(failed, ["weir_ask", "weir_read", "weir_syntax"], "{:?}", prepared.failed);

@@ -11,7 +11,9 @@ import importlib.machinery
 import io
 import marshal
 import re
+import struct
 import sys
+import types
 import warnings
 import zlib
 
@@ -225,21 +227,45 @@ def ready(tops):
     if Importer not in sys.meta_path:
         sys.meta_path.insert(len(sys.meta_path) - 1, Importer)
         sys.path_hooks.insert(0, Walk)
-    failed = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in tops:
-            before = set(sys.modules)
-            try:
-                __import__(name)
-            except BaseException as error:
-                # Half of it must not stay: the program that imports it is to see the error itself.
-                for half in set(sys.modules) - before:
-                    if half.partition(".")[0] in TOPS:
-                        del sys.modules[half]
-                failed.append([name, f"{type(error).__name__}: {error}"[:TOLD]])
+        failed = [[name, f"{type(error).__name__}: {error}"[:TOLD]] for name in tops if (error := imported(name))]
     gc.collect()
     return failed
+
+
+def imported(name):
+    """Imports a module for every program to come; the error, if there is one."""
+    error = attempted(name)
+    if isinstance(error, ModuleNotFoundError) and error.name == "ctypes":
+        # Some only ask how long a C integer is. They are told; nobody else finds the module.
+        sys.modules["ctypes"] = sizes()
+        error = attempted(name)
+        del sys.modules["ctypes"]
+    return error
+
+
+def attempted(name):
+    before = set(sys.modules)
+    try:
+        __import__(name)
+    except BaseException as error:
+        # Half of it must not stay: the program that imports it is to see the error itself.
+        for half in set(sys.modules) - before:
+            if half.partition(".")[0] in TOPS:
+                del sys.modules[half]
+        return error.with_traceback(None)
+    return None
+
+
+def sizes():
+    """What of `ctypes` can be had without it: the sizes of the integers of this guest's C."""
+    module = types.ModuleType("ctypes")
+    kinds = {"c_short": "h", "c_int": "i", "c_uint": "I", "c_long": "l", "c_ulong": "L", "c_longlong": "q", "c_size_t": "N"}
+    for name, code in kinds.items():
+        setattr(module, name, type(name, (), {"size": struct.calcsize(code)}))
+    module.sizeof = lambda kind: kind.size
+    return module
 
 
 _tasks = {"press": press, "add": add, "ready": ready}

@@ -90,7 +90,9 @@ mod tests {
             bytes: 40_000_000,
         };
         let text = told("p.toml", &[package("jinja2")], &prepared);
-        for part in ["p.toml: ready, 40.0 MB", "jinja2 1.0 sha256:00", "needs markupsafe", "fails         import jinja2"] {
+        for part in
+            ["p.toml: ready, 40.0 MB", "jinja2 1.0 sha256:00", "needs markupsafe", "fails         import jinja2"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

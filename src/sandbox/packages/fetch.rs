@@ -18,8 +18,7 @@ use crate::sandbox::cache::Cache;
 /// Wheels that are looked at in a folder.
 const LOOKED_AT: usize = 2_000;
 /// What a wheel for the guest is tagged with, whatever Python runs pip.
-const TARGET: [&str; 8] =
-    ["--python-version", "3.14", "--implementation", "py", "--abi", "none", "--platform", "any"];
+const TARGET: [&str; 8] = ["--python-version", "3.14", "--implementation", "py", "--abi", "none", "--platform", "any"];
 
 /// Where wheels are taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,16 +86,17 @@ fn download(cache: &Cache, row: &GuestRow, wanted: &[&Package], folder: &Path) -
         return Err(SandboxFault::Packages(said));
     }
     let list = folder.join("requirements.txt");
-    let lines = wanted.iter().map(|package| {
-        format!("{}=={} --hash=sha256:{}\n", package.name, package.version, package.digest.hex())
-    });
+    let lines = wanted
+        .iter()
+        .map(|package| format!("{}=={} --hash=sha256:{}\n", package.name, package.version, package.digest.hex()));
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(&list, lines.collect::<String>()));
     written.map_err(|error| SandboxFault::Cache(error.to_string()))?;
     let mut pip = Command::new(builder::python(cache, row));
     pip.args(["-m", "pip", "download", "--require-hashes", "--only-binary", ":all:", "--no-deps"]).args(TARGET);
     pip.args(["--disable-pip-version-check", "--no-input", "--quiet", "--dest"]).arg(folder);
     pip.arg("--requirement").arg(&list);
-    let advice = "it needs an index that this machine can reach (`pip config list`), or give the wheels with --wheels DIR";
+    let advice =
+        "it needs an index that this machine can reach (`pip config list`), or give the wheels with --wheels DIR";
     builder::output(pip, "pip", advice)
 }
 

@@ -70,7 +70,8 @@ pub(super) fn requires(metadata: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const PURE: &str = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py2-none-any\nTag: py3-none-any\n";
+    const PURE: &str =
+        "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py2-none-any\nTag: py3-none-any\n";
 
     #[test]
     fn only_a_wheel_for_any_machine_is_pure() {

@@ -188,7 +188,8 @@ impl Shop<'_> {
             None => {
                 self.progress.step(&format!("compiling {} {} for the guest", package.name, package.version));
                 let compiled = self.press(wheel)?;
-                let bytes = postcard::to_stdvec(&compiled).map_err(|fault| SandboxFault::Packages(fault.to_string()))?;
+                let bytes =
+                    postcard::to_stdvec(&compiled).map_err(|fault| SandboxFault::Packages(fault.to_string()))?;
                 self.cache.put(&name, &bytes)?;
                 compiled
             }

@@ -18,8 +18,10 @@ const UNRECORDED: [&str; 3] = ["RECORD", "RECORD.jws", "RECORD.p7s"];
 /// # Errors
 /// [`WheelFault::Record`].
 pub(super) fn check(record: &str, folder: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<(), WheelFault> {
-    let apart = |path: &str| path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
-    let unrecorded = |path: &str| apart(path).is_some_and(|name| UNRECORDED.contains(&name));
+    let unrecorded = |path: &str| {
+        let name = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+        name.is_some_and(|name| UNRECORDED.contains(&name))
+    };
     let mut seen = BTreeMap::new();
     for line in record.lines().filter(|line| !line.is_empty()) {
         let fields = fields(line).ok_or_else(|| fault("a line of it cannot be read", line))?;

@@ -87,12 +87,12 @@ pub(super) fn packages(policy: &Compiled) -> Vec<Vec<Package>> {
 /// The sandbox with what `policy`, which was read from `path`, grants.
 pub(super) fn sandbox_for(policy: &Compiled, path: &Path) -> Result<Sandbox, String> {
     let config = SandboxConfig { packages: packages(policy), ..sandbox_config()? };
-    Sandbox::open(config).map_err(|fault| {
-        let advice = match fault {
-            SandboxFault::Unprepared(_) => format!("\nRun `weir guest packages {}` once.", path.display()),
-            _ => String::new(),
-        };
-        format!("{}: {fault}{advice}", path.display())
+    let path = path.display();
+    Sandbox::open(config).map_err(|fault| match fault {
+        SandboxFault::Unprepared(names) => {
+            format!("{path}: the packages {names} are not prepared; run `weir guest packages {path}` once")
+        }
+        other => other.to_string(),
     })
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -17,7 +19,7 @@ use super::desk::{Desk, SANDBOX, fresh, grant, key, kind, message, name, run_in,
 
 /// A wheel of `files`, and what a policy says of it.
 fn wheel(name: &str, files: &[(&str, &str)]) -> (Package, Vec<u8>) {
-    let info = format!("{name}-1.0.dist-info");
+    let info = format!("{}-1.0.dist-info", name.replace('-', "_"));
     let mut all: BTreeMap<String, String> = files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
     all.insert(
         format!("{info}/WHEEL"),
@@ -188,7 +190,54 @@ fn packages_that_nobody_prepared_stop_a_start_and_a_run_with_what_to_do() {
         message(&outcome)
     );
     assert_eq!(run_in(&fresh(), "1", &super::desk::grant(), &Desk::default()).status, Status::Done);
-    drop(&*SANDBOX);
+}
+
+/// A policy of the house with the one package.
+fn policy(folder: &Path, package: &Package) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("policies/derived/smolagents.toml")).unwrap();
+    let Package { name, version, digest, .. } = package;
+    let pin = format!("[[registry.pin]]\nname = \"{name}\"\nrevision = \"{version}\"\ndigest = \"{digest}\"\n");
+    let text = text.replacen("[code]\n", &format!("[code]\npackages = [\"{name}\"]\n"), 1);
+    let (head, tail) = text.split_once("[[registry]]\nname = \"python\"\n").unwrap();
+    let (answers, tail) = tail.split_once('\n').unwrap();
+    let path = folder.join("policy.toml");
+    fs::write(&path, format!("{head}[[registry]]\nname = \"python\"\n{answers}\n{pin}{tail}")).unwrap();
+    path
+}
+
+#[test]
+fn the_command_prepares_what_a_policy_grants_and_a_start_without_it_names_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let weir = |arguments: &[&str]| {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(arguments).env("WEIR_HOME", folder.path().join("home")).env_remove("WEIR_WHEELS");
+        let ended = weir.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (ended.status.code(), text(ended.stdout), text(ended.stderr))
+    };
+    let program = folder.path().join("program.py");
+    fs::write(&program, "import weir_sample\nprint(weir_sample.double(21))\n").unwrap();
+    let program = program.to_str().unwrap();
+
+    let absent = policy(folder.path(), &pin("weir-absent", Digest::of(b"nowhere")));
+    let absent = absent.to_str().unwrap();
+    let (code, _, told) = weir(&["run", "--policy", absent, program]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("weir-absent 1.0") && told.contains(&format!("weir guest packages {absent}")), "{told}");
+    let here = folder.path().to_str().unwrap();
+    let (code, _, told) = weir(&["guest", "packages", absent, "--wheels", here]);
+    assert!(code == Some(2) && told.contains("weir-absent 1.0: no wheel there has sha256:"), "{told}");
+
+    let (package, bytes) = sample();
+    fs::write(folder.path().join("sample.whl"), bytes).unwrap();
+    let present = policy(folder.path(), &package);
+    let present = present.to_str().unwrap();
+    let (code, listed, told) = weir(&["guest", "packages", present, "--wheels", here]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(listed.contains("weir-sample 1.0 sha256:") && listed.contains("weir_sample, weir_single"), "{listed}");
+    let (code, printed, told) = weir(&["run", "--policy", present, program]);
+    assert_eq!((code, printed.as_str()), (Some(0), "42\n"), "{told}");
 }
 
 #[test]

@@ -95,8 +95,9 @@ class Importer:
                 return Node(str(path))
 
         wanted = normal(context.name) if getattr(context, "name", None) else None
-        folders = sorted(folder for folder in _folders[""] if folder.endswith(".dist-info"))
-        return [Wheel(folder) for folder in folders if wanted in (None, normal(folder.split("-")[0]))]
+        infos = sorted(folder for folder in _folders[""] if folder.endswith(".dist-info"))
+        names = [normal(folder.removesuffix(".dist-info").rpartition("-")[0]) for folder in infos]
+        return [Wheel(folder) for folder, name in zip(infos, names) if wanted in (None, name)]
 
 
 class Walk:

@@ -95,9 +95,12 @@ fn download(cache: &Cache, row: &GuestRow, wanted: &[&Package], folder: &Path) -
     pip.args(["-m", "pip", "download", "--require-hashes", "--only-binary", ":all:", "--no-deps"]).args(TARGET);
     pip.args(["--disable-pip-version-check", "--no-input", "--quiet", "--dest"]).arg(folder);
     pip.arg("--requirement").arg(&list);
-    let advice =
-        "it needs an index that this machine can reach (`pip config list`), or give the wheels with --wheels DIR";
-    builder::output(pip, "pip", advice)
+    let advice = "it needs an index that this machine can reach (`pip config list`) and that has wheels with these \
+                  digests; or give the wheels with --wheels DIR";
+    builder::output(pip, "pip", advice).map_err(|fault| match fault {
+        SandboxFault::Build(said) => SandboxFault::Packages(said),
+        other => other,
+    })
 }
 
 /// Takes the wheels with the wanted digests out of `folder`.

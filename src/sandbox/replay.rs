@@ -142,7 +142,7 @@ impl Sandbox {
         if sources != head.guest {
             return wrong(head.guest.to_string(), sources.to_string());
         }
-        let code = self.guest(row.name)?.build;
+        let code = self.guest(row.name, &head.packages)?.build;
         if code != head.code {
             return wrong(format!("{} (compiled)", head.code), format!("{code} (compiled)"));
         }
@@ -204,7 +204,7 @@ impl<'a> Stage<'a> {
             system.folders.iter_mut().filter(|folder| folder.guest == own.guest).for_each(|f| f.host.clone_from(&at.0));
             agents = Some(at.1);
         }
-        let base = sandbox.guest(&key.guest)?;
+        let base = sandbox.guest(&key.guest, &tape.head.packages)?;
         let terms = terms::terms(&base.terms, &grant, agents);
         let hand = sandbox.workers.alone(&Base { terms, ..base })?;
         let place = Place::new(hand, &key, &grant, system);
@@ -291,13 +291,13 @@ fn folders(folders: &[Folder], own: Option<&Own>) -> Result<(Vec<Preopen>, Optio
 }
 
 /// What a worker needs to know of a recorded grant; what its programs may use stands on each tape.
-const fn grant(tape: &Tape, files: Vec<Preopen>, scratch: Option<Scratch>) -> CodeGrant {
+fn grant(tape: &Tape, files: Vec<Preopen>, scratch: Option<Scratch>) -> CodeGrant {
     CodeGrant {
         limits: tape.head.limits,
         imports: Vec::new(),
         files,
         scratch,
-        packages: Vec::new(),
+        packages: tape.head.packages.clone(),
         clock: Clock::Frozen,
         randomness: Randomness::Seeded,
         keep: Keep::Session,

@@ -267,7 +267,7 @@ fn a_receipt_is_replayed_beside_a_gate_and_without_its_tape_nothing_is_said() {
 
     let replayed = home.weir(&["replay", id]);
     exits(&replayed, 0);
-    assert!(out(&replayed).starts_with("identical: output, 2 calls"), "{}", out(&replayed));
+    assert!(out(&replayed).starts_with("identical: output, 0 calls"), "{}", out(&replayed));
     let told = home.weir(&["replay", id, "--json"]);
     exits(&told, 0);
     let told: Value = serde_json::from_str(&out(&told)).unwrap();
@@ -310,8 +310,10 @@ fn a_receipt_is_replayed_beside_a_gate_and_without_its_tape_nothing_is_said() {
     assert!(out(&gone).contains("\"cannot\"") && out(&gone).contains("no tape of this execution"), "{}", out(&gone));
     let journal = home.store().join("journal.db");
     let mut bytes = std::fs::read(&journal).unwrap();
-    let at = bytes.windows(8).position(|window| window == b"code.run").unwrap();
-    bytes[at] = b'C';
+    // Pages that are not used any more may hold old copies: every one is changed.
+    let found: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"code.run")).collect();
+    assert!(!found.is_empty());
+    found.into_iter().for_each(|at| bytes[at] = b'C');
     std::fs::write(&journal, bytes).unwrap();
     let tampered = home.weir(&["replay", id]);
     exits(&tampered, 2);

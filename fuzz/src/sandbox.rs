@@ -27,10 +27,10 @@ pub mod vault {
     #[path = "../../../../src/sandbox/vault/content.rs"]
     mod content;
 
-    /// A stream is refused, or gives a memory of the length that it says.
+    /// A stream is refused, or gives a state of the length that it says.
     pub fn kept(bytes: &[u8]) {
-        if let Ok((header, memory)) = content::unpack(bytes, &content::Base::NONE) {
-            assert_eq!(header.memory_bytes, memory.len() as u64);
+        if let Ok((header, state)) = content::unpack(bytes) {
+            assert_eq!(header.bytes, state.len() as u64);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `weir guest`: builds the sandbox's interpreters ahead of time, takes what was built elsewhere, shows what there is.
 
+mod packages;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -34,6 +36,8 @@ enum Command {
         /// The component.
         file: PathBuf,
     },
+    /// Fetch, check and prepare the packages that policies grant, so that a gate can start with them.
+    Packages(packages::Args),
     /// Show the guests, their digests, and what of them is built.
     Ls,
 }
@@ -44,6 +48,7 @@ enum Command {
 /// What went wrong and what to do about it, for standard error.
 pub fn run(args: Args) -> Result<u8, String> {
     let guests = match args.command {
+        Command::Packages(args) => return packages::run(args),
         Command::Build { guest } => Guest::build(&guest, None, &Shown::default()).map(|guest| vec![guest]),
         Command::Add { guest, file } => Guest::add(&guest, &file, None, &Shown::default()).map(|guest| vec![guest]),
         Command::Ls => Guest::all(None),

@@ -48,12 +48,13 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         Found::Differs(text) => (1, "differs", text),
         Found::Cannot(text) => (2, "cannot", text),
     };
+    // Texts may quote a program, or a worker that ran one.
     let written = if args.json {
         writeln!(io::stdout(), "{}", object(&args.receipt, word, text, replayed.as_ref()))
     } else if code == 2 {
-        writeln!(io::stderr(), "it cannot be replayed: {text}")
+        writeln!(io::stderr(), "it cannot be replayed: {}", clean(text))
     } else {
-        writeln!(io::stdout(), "{}: {text}", if code == 0 { "identical" } else { "DIFFERS" })
+        writeln!(io::stdout(), "{}: {}", if code == 0 { "identical" } else { "DIFFERS" }, clean(text))
     };
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -127,7 +128,7 @@ fn judge(execution: &Execution, replayed: &Replayed) -> Found {
     let at = if *steps == 1 { String::new() } else { format!("step {step} of {steps} of its interpreter: ") };
     let changed = match folders.as_slice() {
         [] => String::new(),
-        folders => format!(" (what lay in {} is not on the tape)", clean(&folders.join(", "))),
+        folders => format!(" (what lay in {} is not on the tape)", folders.join(", ")),
     };
     if let Verdict::Differs(said) = verdict {
         return Found::Differs(format!("{at}{said}{changed}"));
@@ -164,7 +165,7 @@ mod tests {
 
     fn replayed(verdict: Verdict) -> Replayed {
         let outcome = Outcome { usage: Amounts::ZERO.with(Kind::Fuel, 7), ..Outcome::of(Status::Done) };
-        Replayed { verdict, step: 2, steps: 3, calls: 1, outcome, folders: vec!["/data\u{1b}".into()] }
+        Replayed { verdict, step: 2, steps: 3, calls: 1, outcome, folders: vec!["/data".into()] }
     }
 
     fn execution() -> Execution {
@@ -190,6 +191,6 @@ mod tests {
             assert!(text(judge(&other, &same)).contains(what), "{what}");
         }
         let said = text(judge(&execution(), &replayed(Verdict::Differs("the fuel differs".into()))));
-        assert!(said.starts_with("step 2 of 3") && said.contains("/data\\u{1b} is not on the tape"), "{said}");
+        assert!(said.starts_with("step 2 of 3") && said.contains("/data is not on the tape"), "{said}");
     }
 }

@@ -66,8 +66,8 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         delegation: Vec::new(),
     };
     let folder = compose::home(args.store)?;
-    let gate = compose::gate(policy, &folder, Box::new(Nobody))?;
-    let sandbox = compose::sandbox(Some(&folder))?;
+    let gate = compose::gate(policy.clone(), &folder, Box::new(Nobody))?;
+    let sandbox = compose::sandbox(&policy, &args.policy, &folder)?;
     let seat = subject.seat();
     let answer = gate.handle(call(subject, &args.language, &code)?, &sandbox, &NoTools);
     if args.session.is_none() {

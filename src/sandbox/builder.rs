@@ -195,6 +195,13 @@ pub(crate) fn component(cache: &Cache, row: &GuestRow, progress: &dyn Progress) 
     cache.put(&name, &built?)
 }
 
+/// A Python with pip: the one in which a guest's tool lies, or the machine's.
+pub(crate) fn python(cache: &Cache, row: &GuestRow) -> PathBuf {
+    let tool = manifest(row).ok().and_then(|manifest| manifest.builder.try_into().ok());
+    let own = tool.map(|tool| pip::python(cache, &tool)).filter(|own| own.exists());
+    own.unwrap_or_else(|| "python3".into())
+}
+
 /// The name under which everything made from a guest is kept; `None` for one of which there is nothing to make it from.
 pub(crate) fn stem(cache: &Cache, row: &GuestRow) -> Option<String> {
     match row.route {
@@ -203,7 +210,8 @@ pub(crate) fn stem(cache: &Cache, row: &GuestRow) -> Option<String> {
     }
 }
 
-fn sources_stem(row: &GuestRow) -> String {
+/// The name under which everything made from a guest's sources is kept.
+pub(crate) fn sources_stem(row: &GuestRow) -> String {
     format!("{}-{}", row.name, digest(row.files).get(..16).unwrap_or_default())
 }
 
@@ -286,7 +294,7 @@ fn write_files(place: &Path, files: &[(&str, &str)]) -> io::Result<()> {
 }
 
 /// Runs `command` to its end; its failure says what to do.
-fn output(mut command: Command, name: &str, advice: &str) -> Result<(), SandboxFault> {
+pub(crate) fn output(mut command: Command, name: &str, advice: &str) -> Result<(), SandboxFault> {
     let ran = command.stdin(Stdio::null()).output();
     let ended = ran.map_err(|error| SandboxFault::Build(format!("{name} does not start ({error}); {advice}")))?;
     if ended.status.success() {

@@ -74,7 +74,8 @@ pub(crate) fn cached(cache: &Cache, row: &GuestRow) -> Result<Option<Ready>, San
     }
 }
 
-fn name(stem: &str) -> Result<String, SandboxFault> {
+/// The name under which everything compiled from a guest's `stem` is kept.
+pub(crate) fn name(stem: &str) -> Result<String, SandboxFault> {
     let engine = engine(MAX_STACK, None).map_err(|error| SandboxFault::Load(error.to_string()))?;
     let mut fingerprint = DefaultHasher::new();
     FORM.hash(&mut fingerprint);

@@ -269,8 +269,8 @@ mod tests {
     use super::mutation::Mutations;
     use super::samples::{framed, orders, reports};
     use super::*;
-    use crate::sandbox::tape::{Recorder, Start};
-    use crate::sandbox::wire::{Order, Request};
+    use crate::sandbox::tape::{Head, Mark, Own, Recorder, Start};
+    use crate::sandbox::wire::Request;
 
     /// Damaged samples for each decoder; the same in every run.
     const EACH: usize = 20_000;
@@ -314,10 +314,13 @@ mod tests {
     #[test]
     fn damaged_tapes_are_refused_or_compared() {
         let Some(Order::Run { start: Some(system), program, .. }) = orders().into_iter().next() else { panic!() };
-        let mut recorder = Recorder::new(Digest::of(b"g"), Digest::of(b"c"), Start::Fresh(system), program);
+        let (name, start, limits) = (Name::new("python").unwrap(), Start::Fresh(system), grant().limits);
+        let (guest, code) = (Digest::of(b"g"), Digest::of(b"c"));
+        let own = Some(Own { guest: "/scratch".into(), files: Digest::ZERO });
+        let mut recorder = Recorder::new(Head { name, guest, code, start, own, limits, keep: true }, program);
         recorder.printed("before\n\u{1b}");
         recorder.asked(&Request { kind: "tool".into(), name: "look".into(), args: Ok(r#"{"n":1}"#.into()) });
-        recorder.answered(r#"{"value":2}"#);
+        recorder.answered(r#"{"value":2}"#, Mark::Denied(ReasonCode::NoRule));
         let Report::Ended(ended) = samples::ended(crate::sandbox::wire::End::Wall) else { panic!() };
         let bytes = recorder.ended(ended, Digest::of(b"o")).unwrap().encode().unwrap();
         tapes(&bytes);

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use diff::diff;
 
 use super::wire::{self, End, Ended, Program, Request, System};
-use crate::model::{CodeLimits, Digest, Name, ReasonCode, Seat};
+use crate::model::{CodeLimits, Digest, Name, Package, ReasonCode, Seat};
 
 /// Bytes of an encoded tape at most.
 pub(crate) const BYTES: usize = 64 << 20;
@@ -49,6 +49,8 @@ pub(crate) struct Head {
     pub(crate) guest: Digest,
     /// The guest as compiled, and its image: fuel is counted in it.
     pub(crate) code: Digest,
+    /// The packages in that image.
+    pub(crate) packages: Vec<Package>,
     /// From what it started.
     pub(crate) start: Start,
     /// The session's own folder, where it has one.
@@ -300,7 +302,8 @@ mod tests {
         let (guest, code) = (Digest::of(b"guest"), Digest::of(b"code"));
         let name = Name::new("python").unwrap();
         let own = Some(Own { guest: "/scratch".into(), files: Digest::ZERO });
-        let head = Head { name, guest, code, start, own, limits: limits(), keep: true };
+        let packages = Vec::new();
+        let head = Head { name, guest, code, packages, start, own, limits: limits(), keep: true };
         Recorder::new(head, program("print(look(1))"))
     }
 

@@ -15,6 +15,7 @@ mod files;
 mod forger;
 mod javascript;
 mod keep;
+mod packages;
 mod replay;
 mod sessions;
 mod steps;

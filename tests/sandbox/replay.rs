@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use weir::model::{
-    Checkpoint, Clock, CodeGrant, Digest, Keep, Kind, Millis, Outcome, Quota, Randomness, ReasonCode, Record, Scratch,
-    Status,
+    Access, Checkpoint, Clock, CodeGrant, Digest, Keep, Kind, Millis, Outcome, Preopen, Quota, Randomness, ReasonCode,
+    Record, Scratch, Status,
 };
 use weir::pep::port::{Executor as _, Keeper as _};
 use weir::sandbox::{
@@ -325,6 +325,27 @@ fn a_session_with_a_folder_is_replayed_in_an_empty_one() {
     let said = place.cannot("one", third);
     assert!(said.contains("step 3 of 3") && said.contains("its folder held files"), "{said}");
     assert_eq!(left(&place.home.path().join("scratch")), 1, "replays leave no folder behind");
+}
+
+#[test]
+fn folders_of_the_host_are_read_as_they_are_and_never_written() {
+    let (place, data) = (Place::new(), tempfile::tempdir().unwrap());
+    std::fs::write(data.path().join("in"), "first").unwrap();
+    let host = data.path().to_string_lossy().into_owned();
+    let folder = |access, quota| Preopen { guest: "/data".into(), host: host.clone(), access, quota };
+    let reads = CodeGrant { files: vec![folder(Access::Read, None)], keep: Keep::Nothing, ..taped() };
+    let tape = place.tape("one", "print(open('/data/in').read())", &reads, &tools());
+    assert_eq!(place.identical("one", tape).folders, ["/data"]);
+    std::fs::write(data.path().join("in"), "other").unwrap();
+    let replayed = place.replay("one", tape).unwrap();
+    assert!(matches!(replayed.verdict, Verdict::Differs(said) if said.contains("printed")));
+    assert_eq!(replayed.folders, ["/data"]);
+    let quota = Some(Quota { bytes: 1 << 20, files: 50 });
+    let writes = CodeGrant { files: vec![folder(Access::Write, quota)], ..reads };
+    let tape = place.tape("two", "open('/data/out', 'a').write('x')", &writes, &tools());
+    let said = place.cannot("two", tape);
+    assert!(said.contains("could write to the host's folder for /data"), "{said}");
+    assert_eq!(std::fs::read_to_string(data.path().join("out")).unwrap(), "x", "written once");
 }
 
 fn left(folder: &Path) -> usize {

@@ -45,6 +45,7 @@ pub(crate) static GUESTS: [GuestRow; 3] = [
             "src/library.py",
             "src/main.py",
             "src/pack.py",
+            "src/packages.py",
             "src/tools.py",
             "src/values.py",
         ),

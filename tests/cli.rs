@@ -247,3 +247,75 @@ fn hostile_programs_are_refused_without_harm() {
     exits(&escape, 0);
     assert!(!escape.stdout.contains(&0x1b), "{}", out(&escape));
 }
+
+#[test]
+fn a_receipt_is_replayed_beside_a_gate_and_without_its_tape_nothing_is_said() {
+    let home = Home::new();
+    let derived = std::fs::read_to_string(root().join(POLICY)).unwrap();
+    let real = "clock = \"real\"\nrandomness = \"real\"\nrecord = \"tape\"";
+    let text = derived.replace("clock = \"frozen\"\nrandomness = \"seeded\"", real);
+    assert_ne!(text, derived);
+    let path = home.0.path().join("taped.toml");
+    std::fs::write(&path, text).unwrap();
+    let policy = path.to_str().unwrap();
+    let code = "import random, time\nprint(random.random(), time.time())\n{'a': [1, 2]}\n";
+    let ran = home.weir_with(&["run", "--policy", policy, "--json", "-"], code);
+    exits(&ran, 0);
+    let ran: Value = serde_json::from_str(&out(&ran)).unwrap();
+    let id = ran["receipt"]["receipt_id"].as_str().unwrap();
+    assert!(ran["receipt"]["execution"]["tape"].as_str().unwrap().starts_with("sha256:"), "{ran}");
+
+    let replayed = home.weir(&["replay", id]);
+    exits(&replayed, 0);
+    assert!(out(&replayed).starts_with("identical: output, 0 calls"), "{}", out(&replayed));
+    let told = home.weir(&["replay", id, "--json"]);
+    exits(&told, 0);
+    let told: Value = serde_json::from_str(&out(&told)).unwrap();
+    assert_eq!((&told["verdict"], &told["steps"]), (&"identical".into(), &1.into()));
+    assert_eq!(told["fuel"], ran["usage"]["fuel"], "{told}");
+
+    // A gate that holds the store is no hindrance, and nothing is written.
+    let mut gate = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["run", "--policy", policy, "-"])
+        .current_dir(root())
+        .env("WEIR_HOME", home.store())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    gate.stdin.take().unwrap().write_all(b"while True:\n    pass\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    exits(&home.weir(&["replay", id]), 0);
+    gate.kill().unwrap();
+    gate.wait().unwrap();
+    exits(&home.weir(&["audit", "verify"]), 0);
+
+    let plain = home.weir_with(&["run", "--policy", POLICY, "--json", "-"], "print(1)\n");
+    let plain: Value = serde_json::from_str(&out(&plain)).unwrap();
+    let untaped = home.weir(&["replay", plain["receipt"]["receipt_id"].as_str().unwrap()]);
+    exits(&untaped, 2);
+    assert!(
+        err(&untaped).contains("names no tape") && err(&untaped).contains("record = \"tape\""),
+        "{}",
+        err(&untaped)
+    );
+    let unknown = home.weir(&["replay", "nothing"]);
+    exits(&unknown, 2);
+    assert!(err(&unknown).contains("no receipt has the id `nothing`"), "{}", err(&unknown));
+
+    std::fs::remove_dir_all(home.store().join("sessions/tapes")).unwrap();
+    let gone = home.weir(&["replay", id, "--json"]);
+    exits(&gone, 2);
+    assert!(out(&gone).contains("\"cannot\"") && out(&gone).contains("no tape of this execution"), "{}", out(&gone));
+    let journal = home.store().join("journal.db");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    // Pages that are not used any more may hold old copies: every one is changed.
+    let found: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"code.run")).collect();
+    assert!(!found.is_empty());
+    found.into_iter().for_each(|at| bytes[at] = b'C');
+    std::fs::write(&journal, bytes).unwrap();
+    let tampered = home.weir(&["replay", id]);
+    exits(&tampered, 2);
+    assert!(err(&tampered).contains("no receipt of it counts"), "{}", err(&tampered));
+}

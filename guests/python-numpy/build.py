@@ -31,6 +31,7 @@ OPTIONS += ["disable-intel-sort=true", "disable-svml=true", "disable-threading=t
 NOT_NEEDED = re.compile(r"test|_simd|_dummy|example")
 SOURCES = shutil.ignore_patterns("tests", "f2py", "distutils", "_build_utils", "code_generators", "include", "src")
 PARTS = [("exceptions.c", "exceptions.o"), ("flags.c", "flags.o"), ("flags.c", "flags-kept.o", "-DFLAGS_LIVE_HERE")]
+STAMP = b"weir:sources"
 ANCHOR = "    for (m = 0; m < dm; m++) {\n        for (p = 0; p < dp; p++) {\n#if @IS_COMPLEX@ == 1\n"
 
 
@@ -170,7 +171,7 @@ class Build:
         self.componentize("packing", "pack", self.work / "packing.wasm")
         made = self.work / "python-numpy.wasm"
         self.componentize("python", "numpy_main", made, "--python-path", self.work / "site")
-        shutil.copy(made, output)
+        output.write_bytes(made.read_bytes() + stamp(sources()))
 
 
 def ignored(folder, names):
@@ -184,6 +185,22 @@ def configuration(settings):
     known = sorted(name for name, value in settings.items() if MACRO.match(name) and isinstance(value, int) and value)
     lines = [f"#define {name} {settings[name]}" for name in known]
     return "\n".join(["#ifndef Py_PYCONFIG_H", "#define Py_PYCONFIG_H", *lines, "#endif", ""])
+
+
+def sources():
+    """SHA-256 over the plain guest's files, as `weir guest add` has it: names and contents, each after its length."""
+    digest = hashlib.sha256()
+    found = [path for path in PLAIN.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for name, path in sorted((path.relative_to(PLAIN).as_posix(), path) for path in found):
+        for part in (name.encode(), path.read_bytes()):
+            digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def stamp(digest):
+    """The custom section that says of which sources a component was made; both lengths take one byte."""
+    body = bytes([len(STAMP)]) + STAMP + digest.encode()
+    return bytes([0, len(body)]) + body
 
 
 def arguments():
@@ -200,7 +217,7 @@ def main():
     given = arguments()
     work = given.work.resolve()
     (work / "compiler").mkdir(parents=True, exist_ok=True)
-    build = Build(work, tomllib.loads((HERE / "guest.toml").read_text()))
+    build = Build(work, tomllib.loads((HERE / "guest.toml").read_text())["builder"])
     steps = [build.tools, build.sources, build.stage, lambda: build.headers(given.headers.resolve())]
     steps += [build.toolchain, build.configure, build.compile, lambda: build.component(given.output)]
     told = ["installing the tools", "fetching NumPy's sources", "collecting the guest's files"]

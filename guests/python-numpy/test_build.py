@@ -17,7 +17,8 @@ import compiler  # noqa: E402
 
 class Recipe(unittest.TestCase):
     def setUp(self):
-        self.manifest = tomllib.loads((build.HERE / "guest.toml").read_text())
+        self.guest = tomllib.loads((build.HERE / "guest.toml").read_text())
+        self.manifest = self.guest["builder"]
 
     def test_every_download_is_pinned_by_version_and_hash(self):
         for entry in [self.manifest["numpy"], *self.manifest["tool"]]:
@@ -27,13 +28,19 @@ class Recipe(unittest.TestCase):
     def test_the_world_and_the_capabilities_are_those_of_the_plain_guest(self):
         plain = tomllib.loads((build.PLAIN / "guest.toml").read_text())
         for key in ("world", "capabilities"):
-            self.assertEqual(self.manifest[key], plain[key])
+            self.assertEqual(self.guest[key], plain[key])
         self.assertIn(plain["builder"]["sha256"], [tool["sha256"] for tool in self.manifest["tool"]])
 
     def test_the_header_holds_the_settings_that_are_macros_and_are_set(self):
         settings = {"HAVE_FORK": 0, "SIZEOF_LONG": 4, "Py_GIL_DISABLED": 0, "CC": "clang", "WITH_PYMALLOC": 1}
         defined = [line for line in build.configuration(settings).splitlines() if line.startswith("#define")]
         self.assertEqual(defined[1:], ["#define SIZEOF_LONG 4", "#define WITH_PYMALLOC 1"])
+
+    def test_a_component_is_stamped_with_the_sources_that_it_is_made_of(self):
+        section = build.stamp(build.sources())
+        self.assertEqual((section[0], section[1]), (0, len(section) - 2))
+        self.assertEqual(section[2:15], bytes([12]) + b"weir:sources")
+        self.assertEqual(len(bytes.fromhex(section[15:].decode())), 32)
 
     def test_headers_of_another_python_are_refused(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -53,8 +53,9 @@ enum Command {
     },
 }
 
+/// Which journal is meant.
 #[derive(clap::Args)]
-struct Source {
+pub(super) struct Source {
     /// The store's folder.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -209,7 +210,8 @@ fn export(source: &Source, out: &mut dyn Write) -> Result<Written, String> {
 }
 
 impl Source {
-    fn dir(&self) -> Result<PathBuf, String> {
+    /// The store's folder.
+    pub(super) fn dir(&self) -> Result<PathBuf, String> {
         home(self.store.clone())
     }
 
@@ -231,7 +233,7 @@ impl Source {
     }
 
     /// Reads and checks; the outer error is that it could not be read.
-    fn audit(&self, mut each: impl FnMut(&Entry)) -> Result<Result<Verified, Bad>, String> {
+    pub(super) fn audit(&self, mut each: impl FnMut(&Entry)) -> Result<Result<Verified, Bad>, String> {
         let key = self.public_key()?;
         let mut reading = Reading::auditing(&key);
         let head = self.read(&mut |text| {

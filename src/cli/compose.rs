@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::audit::Head;
 use crate::journal;
-use crate::model::{Limits, Name, Timestamp};
+use crate::model::{Limits, Name, Package, Timestamp};
 use crate::pdp::Compiled;
 use crate::pep::Gate;
 use crate::pep::port::{Approver, Clock};
 use crate::policy;
-use crate::sandbox::{Caps, Sandbox, SandboxConfig, Vault, VaultKey, Wall};
+use crate::sandbox::{Caps, Sandbox, SandboxConfig, SandboxFault, Vault, VaultKey, Wall};
 
 /// The clock of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -65,19 +65,48 @@ pub(super) fn gate(policy: Arc<Compiled>, folder: &Path, approver: Box<dyn Appro
         .map_err(|fault| format!("{}: {fault}\nRun `weir audit verify` on it; nothing was changed.", folder.display()))
 }
 
-/// The sandbox, with the first build of the guest shown as it goes. With the `store`'s folder, whose lock the caller
-/// holds, sessions have folders of their own and can be kept.
-pub(super) fn sandbox(store: Option<&Path>) -> Result<Sandbox, String> {
+/// The sandbox for `policy`, which was read from `path`, with the first build of the guest shown as it goes. With the
+/// `store`'s folder, whose lock the caller holds, sessions have folders of their own and can be kept.
+pub(super) fn sandbox(policy: &Compiled, path: &Path, store: &Path) -> Result<Sandbox, String> {
+    let config = SandboxConfig {
+        packages: packages(policy),
+        scratch: Some(store.join("scratch")),
+        vault: Some(Arc::new(vault(store)?)),
+        ..bare()?
+    };
+    let path = path.display();
+    Sandbox::open(config).map_err(|fault| match fault {
+        SandboxFault::Unprepared(names) => {
+            format!("{path}: the packages {names} are not prepared; run `weir guest packages {path}` once")
+        }
+        other => other.to_string(),
+    })
+}
+
+/// The packages that a policy grants: none, or one set.
+pub(super) fn packages(policy: &Compiled) -> Vec<Vec<Package>> {
+    let granted = policy.policy().code.iter().map(|code| code.packages.clone());
+    granted.filter(|packages| !packages.is_empty()).collect()
+}
+
+/// A sandbox that keeps nothing: for a demonstration.
+pub(super) fn plain() -> Result<Sandbox, String> {
+    Sandbox::open(bare()?).map_err(|fault| fault.to_string())
+}
+
+/// A sandbox for replays alone: it shares nothing with a gate. Folders of their own lie in `scratch` meanwhile.
+pub(super) fn replayer(scratch: &Path) -> Result<Sandbox, String> {
+    let config = SandboxConfig { scratch: Some(scratch.to_path_buf()), ..bare()? };
+    Sandbox::open(config).map_err(|fault| fault.to_string())
+}
+
+/// The usual sandbox with nothing of a store or a policy, behind the second wall.
+pub(super) fn bare() -> Result<SandboxConfig, String> {
     let program =
         std::env::current_exe().map_err(|error| format!("where this program lies cannot be told: {error}"))?;
     let wall = Wall::Process { program, arguments: vec!["worker".into()] };
     let progress = Arc::new(super::guest::Shown::default());
-    let mut config = SandboxConfig { progress, ..SandboxConfig::new(wall) };
-    if let Some(store) = store {
-        config.scratch = Some(store.join("scratch"));
-        config.vault = Some(Arc::new(vault(store)?));
-    }
-    Sandbox::open(config).map_err(|fault| fault.to_string())
+    Ok(SandboxConfig { progress, ..SandboxConfig::new(wall) })
 }
 
 /// The kept sessions of the store in `folder`, whose lock the caller holds.

@@ -111,7 +111,7 @@ struct Audit {
 pub(super) fn run(args: Args) -> Result<u8, String> {
     let started = Instant::now();
     let temporary = tempdir(args.keep.as_deref())?;
-    let sandbox = compose::sandbox(None)?;
+    let sandbox = compose::plain()?;
     let report = play(&sandbox, temporary.path(), started);
     temporary.close();
     let report = report?;

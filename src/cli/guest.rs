@@ -1,6 +1,9 @@
-//! `weir guest`: builds the sandbox's interpreter ahead of time, and shows what is built.
+//! `weir guest`: builds the sandbox's interpreters ahead of time, takes what was built elsewhere, shows what there is.
+
+mod packages;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::sandbox::{Guest, Progress};
 
-/// Build or list the guests that run generated code.
+/// Build, add or list the guests that run generated code.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(subcommand)]
@@ -25,6 +28,16 @@ enum Command {
         #[arg(default_value = "python", value_parser = PossibleValuesParser::new(Guest::names()))]
         guest: String,
     },
+    /// Take a component that you built by its recipe (docs/numpy.md): check, compile and try it, and use it from then on.
+    Add {
+        /// Which guest it is.
+        #[arg(value_parser = PossibleValuesParser::new(Guest::addable()))]
+        guest: String,
+        /// The component.
+        file: PathBuf,
+    },
+    /// Fetch, check and prepare the packages that policies grant, so that a gate can start with them.
+    Packages(packages::Args),
     /// Show the guests, their digests, and what of them is built.
     Ls,
 }
@@ -35,7 +48,9 @@ enum Command {
 /// What went wrong and what to do about it, for standard error.
 pub fn run(args: Args) -> Result<u8, String> {
     let guests = match args.command {
+        Command::Packages(args) => return packages::run(args),
         Command::Build { guest } => Guest::build(&guest, None, &Shown::default()).map(|guest| vec![guest]),
+        Command::Add { guest, file } => Guest::add(&guest, &file, None, &Shown::default()).map(|guest| vec![guest]),
         Command::Ls => Guest::all(None),
     };
     let text: String = guests.map_err(|fault| fault.to_string())?.iter().map(listing).collect();
@@ -44,16 +59,18 @@ pub fn run(args: Args) -> Result<u8, String> {
 }
 
 fn listing(guest: &Guest) -> String {
-    let Guest { name, language, world, capabilities, digest, cache, files } = guest;
-    let mut text = format!("{name}  {language}\n  world         {world}\n  sources       sha256:{digest}\n");
+    let Guest { name, language, world, capabilities, digest, command, cache, files, .. } = guest;
+    let mut text = format!("{name}  {language}\n  world         {world}\n");
+    if let Some(digest) = digest {
+        text.push_str(&format!("  digest        sha256:{digest}\n"));
+    }
     text.push_str(&format!("  capabilities  {}\n  cache         {}\n", capabilities.join(", "), cache.display()));
-    let current = digest.get(..16).unwrap_or_default();
     for (file, bytes) in files {
-        let stale = if file.contains(current) { "" } else { "  (of other sources; may be removed)" };
+        let stale = if guest.is_current(file) { "" } else { "  (of other sources; may be removed)" };
         text.push_str(&format!("  {:>8.1} MB   {file}{stale}\n", *bytes as f64 / 1e6));
     }
-    if !files.iter().any(|(file, _)| file.contains(current)) {
-        text.push_str(&format!("  not built yet: `weir guest build {name}`\n"));
+    if !guest.is_built() {
+        text.push_str(&format!("  not built yet: `{command}`\n"));
     }
     text
 }
@@ -98,16 +115,22 @@ mod tests {
             language: "CPython".into(),
             world: "weir:guest/python".into(),
             capabilities: vec!["host.call".into()],
-            digest: "0123456789abcdef0000".into(),
+            digest: Some("0123456789abcdef0000".into()),
+            command: "weir guest build python".into(),
             cache: "/cache/".into(),
             files: vec![("python-ffff.wasm".into(), 24_000_000)],
+            stem: Some("python-0123456789abcdef".into()),
         };
         let text = listing(&guest);
         assert!(
-            text.contains("24.0 MB   python-ffff.wasm  (of other sources") && text.contains("not built yet"),
+            text.contains("24.0 MB   python-ffff.wasm  (of other sources")
+                && text.contains("not built yet: `weir guest build"),
             "{text}"
         );
         guest.files.push(("python-0123456789abcdef.wasm".into(), 1));
         assert!(!listing(&guest).contains("not built yet"));
+        (guest.digest, guest.stem) = (None, None);
+        let text = listing(&guest);
+        assert!(text.contains("not built yet") && !text.contains("sha256"), "{text}");
     }
 }

@@ -11,6 +11,7 @@ mod explain;
 mod guest;
 mod policy;
 mod profile;
+mod replay;
 mod run;
 mod score;
 mod serve;
@@ -45,6 +46,8 @@ enum Command {
     Explain(explain::Args),
     /// Verify, show or export the journal.
     Audit(audit::Args),
+    /// Run a recorded execution again and compare it with its receipt.
+    Replay(replay::Args),
     /// Show the risk factors as declared, permitted and observed.
     Score(score::Args),
     /// Show, copy, roll back or remove sessions that are kept.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Score(args) => score::run(args),
         Command::Session(args) => session::run(args),
         Command::Guest(args) => guest::run(args),

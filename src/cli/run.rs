@@ -1,15 +1,17 @@
-//! `weir run`: one Python program under a policy, through the whole line.
+//! `weir run`: one program under a policy, through the whole line.
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
 use super::compose;
 use crate::model::{Action, Call, CallId, Millis, Outcome, ReasonCode, Resource, Status, Subject};
 use crate::pep::Answer;
 use crate::pep::port::{Executor as _, Nobody, ToolHost, ToolSpec};
+use crate::sandbox::Guest;
 
-/// Run a Python program under a policy.
+/// Run a program under a policy.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The policy.
@@ -25,6 +27,9 @@ pub(super) struct Args {
     /// name.
     #[arg(long)]
     session: Option<String>,
+    /// Language of the program: a guest that is built (`weir guest ls`) and that the policy lets run.
+    #[arg(long, value_name = "NAME", default_value = "python", value_parser = PossibleValuesParser::new(Guest::names()))]
+    language: String,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -61,10 +66,10 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         delegation: Vec::new(),
     };
     let folder = compose::home(args.store)?;
-    let gate = compose::gate(policy, &folder, Box::new(Nobody))?;
-    let sandbox = compose::sandbox(Some(&folder))?;
+    let gate = compose::gate(policy.clone(), &folder, Box::new(Nobody))?;
+    let sandbox = compose::sandbox(&policy, &args.policy, &folder)?;
     let seat = subject.seat();
-    let answer = gate.handle(call(subject, &code)?, &sandbox, &NoTools);
+    let answer = gate.handle(call(subject, &args.language, &code)?, &sandbox, &NoTools);
     if args.session.is_none() {
         // Nobody knows its name: nobody can come back to it.
         sandbox.close(&seat);
@@ -77,14 +82,14 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     Ok(exit_code(&answer))
 }
 
-fn call(subject: Subject, code: &str) -> Result<Call, String> {
+fn call(subject: Subject, language: &str, code: &str) -> Result<Call, String> {
     let mut arguments = Map::new();
     arguments.insert("code".to_owned(), Value::String(code.to_owned()));
     Ok(Call {
         id: compose::fresh("call")?,
         subject,
         action: Action::CodeRun,
-        resource: Resource::named(compose::name("guest", "python")?),
+        resource: Resource::named(compose::name("guest", language)?),
         args: arguments,
         parent: None,
         surface: compose::name("surface", "run")?,

@@ -53,8 +53,8 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
     let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
     let folder = compose::home(args.store)?;
-    let gate = compose::gate(policy, &folder, approver)?;
-    let sandbox = compose::sandbox(Some(&folder))?;
+    let gate = compose::gate(policy.clone(), &folder, approver)?;
+    let sandbox = compose::sandbox(&policy, &args.policy, &folder)?;
     let listening = sidecar.addresses().clone();
     let unix = listening.unix.map(|path| format!("unix:{}", path.display()));
     let tcp = listening.tcp.map(|address| format!("http://{address}"));

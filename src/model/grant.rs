@@ -150,7 +150,7 @@ pub struct CodeGrant {
     pub files: Vec<Preopen>,
     /// The session's own folder.
     pub scratch: Option<Scratch>,
-    /// Packages beside the standard library; their modules need to be granted as well.
+    /// Packages beside the standard library; all their modules may be imported.
     pub packages: Vec<Package>,
     /// The clock.
     pub clock: Clock,

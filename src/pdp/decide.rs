@@ -57,7 +57,10 @@ fn by(rule: &Rule, effect: Effect, policy: &Compiled, call: &Call) -> Reason {
 }
 
 fn none(policy: &Compiled, call: &Call) -> (Effect, Reason) {
-    let detail = format!("no rule of the policy allows {}", call.action.word());
+    let detail = match call.action {
+        Action::CodeRun => format!("no rule of the policy allows code.run in {}", call.resource.name),
+        action => format!("no rule of the policy allows {}", action.word()),
+    };
     (Effect::Deny, Reason::new(ReasonCode::NoRule, detail).instead(structure::instead(policy.policy(), call)))
 }
 

@@ -3,12 +3,14 @@
 //!
 //! Each refusal says what would have been allowed. Nothing here allows: rules do.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::{argument, within_bounds};
-use crate::model::{Action, Amounts, Call, EffectClass, Kind, Limits, Reason, ReasonCode};
+use crate::model::{Action, Amounts, Call, Effect, EffectClass, Kind, Limits, Reason, ReasonCode};
 use crate::policy::Policy;
 
 /// The reason to refuse `call` whatever the rules say.
@@ -202,6 +204,12 @@ pub(super) fn instead(policy: &Policy, call: &Call) -> String {
             let pins = policy.registries.values().flat_map(|registry| &registry.pins);
             list("packages", pins.map(|pin| pin.name.as_str()).collect())
         }
-        Action::CodeRun | Action::ModelGenerate => String::new(),
+        Action::CodeRun => {
+            let open =
+                policy.rules.iter().filter(|rule| rule.effect != Effect::Deny && rule.actions.contains(&call.action));
+            let names: BTreeSet<&str> = open.flat_map(|rule| &rule.resources).map(String::as_str).collect();
+            list("languages", names.into_iter().filter(|name| *name != call.resource.name.as_str()).collect())
+        }
+        Action::ModelGenerate => String::new(),
     }
 }

@@ -61,6 +61,11 @@ pub trait Executor: Send + Sync {
     /// [`Outcome`] with status `Broken`.
     fn execute(&self, work: &Durable<Reserved>, inner: &dyn Inner) -> Outcome;
 
+    /// The names of its guests, the languages of programs; the first is that of a program that names none.
+    fn guests(&self) -> Vec<&'static str> {
+        vec!["python"]
+    }
+
     /// Forgets whatever is kept for a seat.
     fn close(&self, seat: &Seat) {
         let _ = seat;

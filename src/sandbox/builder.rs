@@ -1,9 +1,10 @@
 //! Builds a guest on first use: a pinned tool, installed by hash into the cache, turns the guest's folder (which
 //! this binary carries) into a component.
 //!
-//! `table.rs` lists the guests; `pip.rs` and `npm.rs` are the two ways to get a tool and to run it. What every
-//! component goes through, whatever made it, is `finish`. Nothing here runs a guest.
+//! `table.rs` lists the guests; `pip.rs` and `npm.rs` are the two ways to get a tool and to run it, `file.rs` takes
+//! what the operator built. What every component goes through, whatever made it, is `finish`.
 
+mod file;
 mod npm;
 mod pip;
 mod table;
@@ -19,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::cache::{Cache, Verified};
 use super::{SandboxFault, compile, merge};
 use crate::model::Digest;
+use file::Added;
 use table::{GUESTS, Route};
 pub(crate) use table::{GuestRow, row};
 
@@ -64,18 +66,43 @@ pub struct Guest {
     pub world: String,
     /// What it may ask for.
     pub capabilities: Vec<String>,
-    /// SHA-256 of its sources and of the tool that builds it, hexadecimal.
-    pub digest: String,
+    /// SHA-256 of its sources and of the tool that builds it, hexadecimal; of the component where that is added, and
+    /// `None` until then.
+    pub digest: Option<String>,
+    /// What makes it ready for use: a command.
+    pub command: String,
     /// The cache folder.
     pub cache: PathBuf,
     /// Its sealed files there: name and bytes.
     pub files: Vec<(String, u64)>,
+    /// The start of the names of those that are in use.
+    pub stem: Option<String>,
 }
 
 impl Guest {
     /// The names of all guests; the first is the usual one.
     pub fn names() -> impl Iterator<Item = &'static str> {
         GUESTS.iter().map(|row| row.name)
+    }
+
+    /// The names of those whose component the operator builds and adds.
+    pub fn addable() -> impl Iterator<Item = &'static str> {
+        GUESTS.iter().filter(|row| row.route == Route::File).map(|row| row.name)
+    }
+
+    /// Takes the component in `file` for the guest `name`: checks, compiles and tries it.
+    ///
+    /// # Errors
+    /// [`SandboxFault`] with what is wrong with the file; a component that was added before stays in use.
+    pub fn add(name: &str, file: &Path, cache: Option<PathBuf>, progress: &dyn Progress) -> Result<Self, SandboxFault> {
+        let row = known(name)?;
+        if row.route != Route::File {
+            let said = format!("the guest {name} is built here: run `{}`", command(row));
+            return Err(SandboxFault::Added(said));
+        }
+        let cache = Cache::open(cache)?;
+        file::add(&cache, name, file, progress)?;
+        Self::of(row, &cache)
     }
 
     /// Every guest, and what the cache holds of it.
@@ -98,12 +125,44 @@ impl Guest {
         Self::of(row, &cache)
     }
 
+    /// True when the cache holds files of it that are in use.
+    #[must_use]
+    pub fn is_built(&self) -> bool {
+        self.files.iter().any(|(file, _)| self.is_current(file))
+    }
+
+    /// True for a file that is in use, false for one of other sources.
+    #[must_use]
+    pub fn is_current(&self, file: &str) -> bool {
+        self.stem.as_ref().is_some_and(|stem| file.starts_with(stem))
+    }
+
     fn of(row: &GuestRow, cache: &Cache) -> Result<Self, SandboxFault> {
         let mut files = cache.list().map_err(|error| SandboxFault::Cache(error.to_string()))?;
-        files.retain(|(file, _)| file.strip_prefix(row.name).is_some_and(|rest| rest.starts_with('-')));
+        // Behind the name stands a digest: another guest's name may begin with this one's.
+        let ours = |rest: &str| rest.get(..16).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        files.retain(|(file, _)| file.strip_prefix(row.name).and_then(|rest| rest.strip_prefix('-')).is_some_and(ours));
         let Manifest { name, world, language, capabilities, .. } = manifest(row)?;
-        Ok(Self { name, language, world, capabilities, digest: digest(row.files), cache: cache.path(""), files })
+        let digest = match row.route {
+            Route::File => Added::current(cache, row).map(|added| added.digest),
+            Route::Pip | Route::Npm => Some(digest(row.files)),
+        };
+        let (command, stem) = (command(row), stem(cache, row));
+        Ok(Self { name, language, world, capabilities, digest, command, cache: cache.path(""), files, stem })
     }
+}
+
+/// The command that makes the guest of `row` ready.
+fn command(row: &GuestRow) -> String {
+    match row.route {
+        Route::File => format!("weir guest add {} FILE", row.name),
+        Route::Pip | Route::Npm => format!("weir guest build {}", row.name),
+    }
+}
+
+/// That the guest of `row` is not there, and what makes it.
+pub(crate) fn unbuilt(row: &GuestRow) -> SandboxFault {
+    SandboxFault::Unbuilt(row.name, command(row))
 }
 
 /// The row of the guest `name`.
@@ -117,7 +176,12 @@ pub(crate) fn known(name: &str) -> Result<&'static GuestRow, SandboxFault> {
 
 /// The component file of a guest, built now if the cache has none that is sealed.
 pub(crate) fn component(cache: &Cache, row: &GuestRow, progress: &dyn Progress) -> Result<Verified, SandboxFault> {
-    let name = format!("{}.wasm", stem(row));
+    let added = || Added::current(cache, row)?.component(cache, row);
+    let stem = match row.route {
+        Route::File => return added().ok_or_else(|| unbuilt(row)),
+        Route::Pip | Route::Npm => sources_stem(row),
+    };
+    let name = format!("{stem}.wasm");
     if let Some(found) = cache.sealed(&name) {
         return Ok(found);
     }
@@ -131,8 +195,23 @@ pub(crate) fn component(cache: &Cache, row: &GuestRow, progress: &dyn Progress) 
     cache.put(&name, &built?)
 }
 
+/// A Python with pip: the one in which a guest's tool lies, or the machine's.
+pub(crate) fn python(cache: &Cache, row: &GuestRow) -> PathBuf {
+    let tool = manifest(row).ok().and_then(|manifest| manifest.builder.try_into().ok());
+    let own = tool.map(|tool| pip::python(cache, &tool)).filter(|own| own.exists());
+    own.unwrap_or_else(|| "python3".into())
+}
+
+/// The name under which everything made from a guest is kept; `None` for one of which there is nothing to make it from.
+pub(crate) fn stem(cache: &Cache, row: &GuestRow) -> Option<String> {
+    match row.route {
+        Route::File => Added::current(cache, row).map(|added| added.stem(row)),
+        Route::Pip | Route::Npm => Some(sources_stem(row)),
+    }
+}
+
 /// The name under which everything made from a guest's sources is kept.
-pub(crate) fn stem(row: &GuestRow) -> String {
+pub(crate) fn sources_stem(row: &GuestRow) -> String {
     format!("{}-{}", row.name, digest(row.files).get(..16).unwrap_or_default())
 }
 
@@ -175,6 +254,7 @@ fn build(cache: &Cache, row: &GuestRow, progress: &dyn Progress) -> Result<Vec<u
         let made = match row.route {
             Route::Pip => pip::build(cache, &tool.try_into().map_err(unreadable)?, &place, progress)?,
             Route::Npm => npm::build(cache, row, &tool.try_into().map_err(unreadable)?, &place, progress)?,
+            Route::File => return Err(unbuilt(row)),
         };
         finish(made)
     };
@@ -214,7 +294,7 @@ fn write_files(place: &Path, files: &[(&str, &str)]) -> io::Result<()> {
 }
 
 /// Runs `command` to its end; its failure says what to do.
-fn output(mut command: Command, name: &str, advice: &str) -> Result<(), SandboxFault> {
+pub(crate) fn output(mut command: Command, name: &str, advice: &str) -> Result<(), SandboxFault> {
     let ran = command.stdin(Stdio::null()).output();
     let ended = ran.map_err(|error| SandboxFault::Build(format!("{name} does not start ({error}); {advice}")))?;
     if ended.status.success() {
@@ -235,8 +315,10 @@ mod tests {
     fn every_manifest_is_read_and_names_its_guest_and_its_tool() {
         for row in &GUESTS {
             let manifest = manifest(row).unwrap();
-            assert_eq!((manifest.name.as_str(), manifest.world), (row.name, format!("weir:guest/{}", row.name)));
+            let world = row.name.split('-').next().unwrap();
+            assert_eq!((manifest.name.as_str(), manifest.world), (row.name, format!("weir:guest/{world}")));
             match row.route {
+                Route::File => assert!(manifest.builder.contains_key("tool"), "for the recipe"),
                 Route::Pip => {
                     let tool: pip::Tool = manifest.builder.try_into().unwrap();
                     assert!(tool.requirement.contains("=="));
@@ -264,6 +346,8 @@ mod tests {
                     let made = ["__pycache__", "node_modules"].iter().any(|made| name.ends_with(made));
                     if path.is_dir() {
                         folders.extend((!made).then_some(path));
+                    } else if row.route == Route::File && name != "guest.toml" {
+                        // The recipe runs from a checkout.
                     } else {
                         assert!(row.files.iter().any(|(file, _)| *file == name), "{}/{name} is missing", row.name);
                     }
@@ -275,7 +359,7 @@ mod tests {
     #[test]
     fn a_guest_that_is_not_there_is_told_with_those_that_are() {
         let told = known("perl").unwrap_err().to_string();
-        assert!(told.contains("`perl`") && told.contains("python, javascript"), "{told}");
+        assert!(told.contains("`perl`") && told.contains("python, javascript, python-numpy"), "{told}");
     }
 
     #[test]
@@ -283,6 +367,33 @@ mod tests {
         assert!(finish([&COMPONENT[..], b"rest"].concat()).is_ok());
         assert!(finish(b"\0asm\x01\0\0\0".to_vec()).is_err(), "a core module");
         assert!(finish(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn every_guest_says_how_it_is_made_ready() {
+        for row in &GUESTS {
+            let told = unbuilt(row).to_string();
+            assert!(told.contains(row.name) && told.contains("`weir guest ") && told.len() < 400, "{told}");
+        }
+        let told = Guest::add("javascript", Path::new("x"), None, &Silent).unwrap_err().to_string();
+        assert!(told.contains("weir guest build javascript"), "{told}");
+        assert_eq!(Guest::addable().collect::<Vec<_>>(), ["python-numpy"]);
+    }
+
+    #[test]
+    fn a_guest_that_nobody_added_is_told_and_its_files_are_no_other_guests() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(folder.path().to_owned())).unwrap();
+        let numpy = row("python-numpy").unwrap();
+        assert!(stem(&cache, numpy).is_none());
+        assert!(
+            component(&cache, numpy, &Silent).unwrap_err().to_string().contains("weir guest add python-numpy FILE")
+        );
+        cache.put("python-numpy-0123456789abcdef.wasm", b"x").unwrap();
+        cache.put("python-0123456789abcdef.wasm", b"xy").unwrap();
+        let files = |name: &str| Guest::of(row(name).unwrap(), &cache).unwrap().files;
+        assert_eq!(files("python"), [("python-0123456789abcdef.wasm".to_owned(), 2)]);
+        assert_eq!(files("python-numpy"), [("python-numpy-0123456789abcdef.wasm".to_owned(), 1)]);
     }
 
     #[test]

@@ -34,11 +34,25 @@ const PAGE: u64 = 64 << 10;
 /// # Errors
 /// [`SandboxFault`] with what to do about it.
 pub(crate) fn compiled(cache: &Cache, row: &GuestRow, progress: &dyn Progress) -> Result<Ready, SandboxFault> {
-    let name = name(row)?;
+    let stem = builder::stem(cache, row).ok_or_else(|| builder::unbuilt(row))?;
+    ready(cache, &stem, progress, || builder::component(cache, row, progress))
+}
+
+/// What is kept under `stem`; compiled now out of `component` if need be.
+///
+/// # Errors
+/// As [`compiled`].
+pub(crate) fn ready(
+    cache: &Cache,
+    stem: &str,
+    progress: &dyn Progress,
+    component: impl FnOnce() -> Result<Verified, SandboxFault>,
+) -> Result<Ready, SandboxFault> {
+    let name = name(stem)?;
     if let Some(ready) = kept(cache, &name) {
         return Ok(ready);
     }
-    let component = builder::component(cache, row, progress)?;
+    let component = component()?;
     let _lock = cache.lock()?;
     if let Some(ready) = kept(cache, &name) {
         return Ok(ready);
@@ -54,15 +68,19 @@ pub(crate) fn compiled(cache: &Cache, row: &GuestRow, progress: &dyn Progress) -
 /// # Errors
 /// [`SandboxFault`] when this machine cannot run any.
 pub(crate) fn cached(cache: &Cache, row: &GuestRow) -> Result<Option<Ready>, SandboxFault> {
-    Ok(kept(cache, &name(row)?))
+    match builder::stem(cache, row) {
+        Some(stem) => Ok(kept(cache, &name(&stem)?)),
+        None => Ok(None),
+    }
 }
 
-fn name(row: &GuestRow) -> Result<String, SandboxFault> {
+/// The name under which everything compiled from a guest's `stem` is kept.
+pub(crate) fn name(stem: &str) -> Result<String, SandboxFault> {
     let engine = engine(MAX_STACK, None).map_err(|error| SandboxFault::Load(error.to_string()))?;
     let mut fingerprint = DefaultHasher::new();
     FORM.hash(&mut fingerprint);
     engine.precompile_compatibility_hash().hash(&mut fingerprint);
-    Ok(format!("{}-{:016x}", builder::stem(row), fingerprint.finish()))
+    Ok(format!("{stem}-{:016x}", fingerprint.finish()))
 }
 
 fn kept(cache: &Cache, name: &str) -> Option<Ready> {

@@ -61,7 +61,7 @@ impl<'a> Exchange<'a> {
             "variables": self.work.variables,
             "tools": self.tools.values().collect::<Vec<_>>(),
             "imports": grant.imports,
-            "files": !grant.files.is_empty(),
+            "files": !grant.files.is_empty() || grant.scratch.is_some(),
             "result_bytes": grant.limits.result_bytes,
         })
         .to_string()

@@ -11,7 +11,7 @@ use super::session::{self, BUSY, Key, Lifted, Place};
 use super::transfer::{self, State};
 use super::vault::{Class, Header, Vault, Which};
 use super::{Guest, Sandbox};
-use crate::model::{CodeGrant, Digest, Keep, Name, OutputFile, Seat};
+use crate::model::{CodeGrant, Keep, Name, OutputFile, Seat};
 use crate::pep::port::{KeepFault, Keeper, Kept, Point};
 
 /// Sessions that one execution puts on disk for the sake of memory, at most.
@@ -345,10 +345,4 @@ impl Sandbox {
         }
         self.scratches.as_ref().map_or(Ok(()), |scratches| scratches.remove(seat))
     }
-}
-
-/// What a stored interpreter is bound to: the compiled guest and the memory with which it starts.
-pub(crate) fn build(ready: &super::compile::Ready) -> Digest {
-    let image = ready.image.as_ref().map_or(Digest::ZERO, |image| *image.digest());
-    Digest::of(&[ready.code.digest().0, image.0].concat())
 }

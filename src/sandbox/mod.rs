@@ -11,12 +11,15 @@ mod compile;
 mod exchange;
 mod fault;
 mod forge;
+#[cfg(test)]
+mod hostile;
 mod image;
 mod keep;
 mod lane;
 mod memory;
 mod merge;
 mod output;
+mod packages;
 mod record;
 mod replay;
 mod reply;
@@ -44,15 +47,16 @@ use serde_json::{Map, Value};
 
 pub use builder::{Guest, Progress, Silent};
 pub use fault::SandboxFault;
+pub use packages::{Prepared, Wheels};
 pub use replay::{ReplayFault, Replayed, Verdict};
 pub use session::Key;
 pub use vault::{Caps, TapeReader, Vault, VaultKey};
 pub use workers::Wall;
 
-use crate::model::{CodeGrant, Digest, GuestError, Limits, Outcome, ReasonCode, Seat, Status};
+use crate::model::{CodeGrant, Digest, GuestError, Limits, Outcome, Package, ReasonCode, Seat, Status};
 use crate::pep::port::{Executor, Inner, Keeper};
 use crate::pep::{Durable, Reserved};
-use cache::Cache;
+use cache::{Cache, Verified};
 use scratch::Scratches;
 use session::Sessions;
 use wire::Terms;
@@ -74,6 +78,8 @@ pub struct SandboxConfig {
     pub vault: Option<Arc<Vault>>,
     /// What stands around the guests.
     pub wall: Wall,
+    /// The sets of packages that policies grant; each is prepared now unless it is.
+    pub packages: Vec<Vec<Package>>,
     /// Told of the first build, which takes about half a minute.
     pub progress: Arc<dyn Progress>,
 }
@@ -91,6 +97,7 @@ impl SandboxConfig {
             scratch: None,
             vault: None,
             wall,
+            packages: Vec::new(),
             progress,
         }
     }
@@ -101,8 +108,8 @@ pub struct Sandbox {
     cache: Cache,
     memory_bytes: u64,
     live_bytes: u64,
-    /// The terms of each guest that has been asked for.
-    guests: Mutex<BTreeMap<&'static str, Base>>,
+    /// What workers have of each guest with each set of packages that has been asked for.
+    guests: Mutex<BTreeMap<(&'static str, Option<Digest>), Base>>,
     workers: Arc<Workers>,
     sessions: Sessions,
     scratches: Option<Scratches>,
@@ -113,8 +120,23 @@ pub struct Sandbox {
 #[derive(Clone)]
 pub(crate) struct Base {
     pub(crate) terms: Terms,
-    /// To what a stored interpreter is bound.
+    /// The compiled guest.
+    code: Digest,
+    /// That and the memory with which it starts: to both a stored interpreter and a tape are bound.
     pub(crate) build: Digest,
+}
+
+impl Base {
+    /// The same with interpreters that start with another memory.
+    fn with_image(self, image: &Verified) -> Self {
+        let build = build(&self.code, Some(image));
+        Self { terms: Terms { image: image.path().display().to_string(), ..self.terms }, build, ..self }
+    }
+}
+
+fn build(code: &Digest, image: Option<&Verified>) -> Digest {
+    let image = image.map_or(Digest::ZERO, |image| *image.digest());
+    Digest::of(&[code.0, image.0].concat())
 }
 
 /// The guest of programs whose call names none.
@@ -130,7 +152,24 @@ fn base(ready: &compile::Ready, memory_bytes: u64) -> Base {
         file_bytes: 0,
         locked: true,
     };
-    Base { terms, build: keep::build(ready) }
+    let code = *ready.code.digest();
+    Base { terms, code, build: build(&code, ready.image.as_ref()) }
+}
+
+/// Prepares one set of packages: fetches the wheels that the cache lacks, and makes the start image.
+///
+/// # Errors
+/// [`SandboxFault`], with everything that is wrong at once.
+pub fn prepare(config: &SandboxConfig, packages: &[Package], from: &Wheels) -> Result<Prepared, SandboxFault> {
+    let cache = Cache::open(config.cache.clone())?;
+    let row = builder::known(USUAL)?;
+    let progress = config.progress.as_ref();
+    let ready = compile::compiled(&cache, row, progress)?;
+    let base = base(&ready, config.memory_bytes);
+    let workers = Workers::new(config.wall.clone(), base.clone());
+    let shop = packages::Shop { cache: &cache, row, ready: &ready, workers: &workers, base: &base, progress };
+    shop.fetch(packages, from)?;
+    Ok(shop.image(packages)?.1)
 }
 
 /// The whole life of a worker process; see [`Wall::Process`]. It reads what to do from standard input.
@@ -151,7 +190,20 @@ impl Sandbox {
         let base = base(&ready, config.memory_bytes);
         let workers = Workers::new(config.wall, base.clone());
         workers.prepare();
-        let guests = Mutex::new(BTreeMap::from([(row.name, base)]));
+        let shop = packages::Shop {
+            cache: &cache,
+            row,
+            ready: &ready,
+            workers: &workers,
+            base: &base,
+            progress: config.progress.as_ref(),
+        };
+        let mut guests = BTreeMap::new();
+        for (set, image) in shop.images(&config.packages)? {
+            guests.insert((row.name, Some(set)), base.clone().with_image(&image));
+        }
+        guests.insert((row.name, None), base);
+        let guests = Mutex::new(guests);
         let sessions = Sessions::new(config.sessions);
         let open = |root| Scratches::open(root, Limits::SCRATCH_BYTES);
         let scratches = config.scratch.map(open).transpose();
@@ -171,16 +223,21 @@ impl Sandbox {
         self.workers.processes()
     }
 
-    /// The terms of the guest `name`, which the cache must have.
-    fn guest(&self, name: &str) -> Result<Base, SandboxFault> {
+    /// The guest `name` with `packages`, which the cache must have. Packages are Python's.
+    fn guest(&self, name: &str, packages: &[Package]) -> Result<Base, SandboxFault> {
         let row = builder::known(name)?;
+        let set = (row.name == USUAL && !packages.is_empty()).then(|| packages::set(packages));
         let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(base) = guests.get(row.name) {
+        if let Some(base) = guests.get(&(row.name, set)) {
             return Ok(base.clone());
         }
-        let ready = compile::cached(&self.cache, row)?.ok_or(SandboxFault::Unbuilt(row.name))?;
-        let base = base(&ready, self.memory_bytes);
-        guests.insert(row.name, base.clone());
+        let ready = compile::cached(&self.cache, row)?.ok_or_else(|| builder::unbuilt(row))?;
+        let mut base = base(&ready, self.memory_bytes);
+        if set.is_some() {
+            let image = packages::cached(&self.cache, row, packages)?;
+            base = base.with_image(&image.ok_or_else(|| packages::unprepared(packages))?);
+        }
+        guests.insert((row.name, set), base.clone());
         Ok(base)
     }
 
@@ -216,6 +273,10 @@ impl Executor for Sandbox {
         let guest = call.resource.name.as_str().to_owned();
         let key = Key { seat: call.subject.seat(), guest, run: call.subject.run.clone() };
         self.run(&key, code, variables, grant, inner)
+    }
+
+    fn guests(&self) -> Vec<&'static str> {
+        Guest::names().collect()
     }
 
     fn close(&self, seat: &Seat) {

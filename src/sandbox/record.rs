@@ -48,6 +48,7 @@ impl Sandbox {
             name: Name::new(row.name).map_err(|fault| fault.to_string())?,
             guest: builder::sources(row),
             code: place.hand.build(),
+            packages: grant.packages.clone(),
             start,
             own,
             limits: grant.limits,

@@ -57,8 +57,8 @@ pub enum Verdict {
 /// Why nothing can be said by running it again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayFault {
-    /// A tape is not there or not what it should be.
-    #[error("the tape of step -{behind} cannot be used: {fault}", behind = .0, fault = .1)]
+    /// The tape of a step this many steps before is not there or not what it should be.
+    #[error("the step {0} before it in its interpreter is needed, and its tape cannot be used: {1}")]
     Chain(usize, KeepFault),
     /// The tape itself is not there or not what it should be.
     #[error("{0}")]
@@ -118,7 +118,7 @@ impl Sandbox {
             self.same_build(&tape)?;
             let stage = match &mut stage {
                 Some(stage) => stage,
-                None => stage.insert(Stage::new(self, &tape)?),
+                None => stage.insert(Stage::new(self, &tape, &inexact)?),
             };
             let (outcome, again) = stage.step(&tape, &inexact)?;
             let said = diff(&tape, &again);
@@ -142,7 +142,7 @@ impl Sandbox {
         if sources != head.guest {
             return wrong(head.guest.to_string(), sources.to_string());
         }
-        let code = self.guest(row.name)?.build;
+        let code = self.guest(row.name, &head.packages)?.build;
         if code != head.code {
             return wrong(format!("{} (compiled)", head.code), format!("{code} (compiled)"));
         }
@@ -173,6 +173,9 @@ fn read(tapes: &TapeReader, seat: &Seat, digest: &Digest, behind: usize) -> Resu
     Ok(Tape::decode(&tapes.get(seat, digest).map_err(told)?)?)
 }
 
+/// Says that the step at hand cannot be expected to come out the same, and why.
+type Inexact<'f> = dyn Fn(String) -> ReplayFault + 'f;
+
 /// An interpreter for a chain, in a worker of its own.
 struct Stage<'a> {
     sandbox: &'a Sandbox,
@@ -185,13 +188,13 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// For the chain that begins with `tape`.
-    fn new(sandbox: &'a Sandbox, tape: &Tape) -> Result<Self, ReplayFault> {
+    fn new(sandbox: &'a Sandbox, tape: &Tape, inexact: &Inexact<'_>) -> Result<Self, ReplayFault> {
         let Start::Fresh(system) = &tape.head.start else {
             return Err(ReplayFault::Form("the chain of tapes does not begin with a fresh interpreter".into()));
         };
         let seat = nobody()?;
         let key = Key { seat: seat.clone(), guest: tape.head.name.as_str().to_owned(), run: seat.name.clone() };
-        let (files, scratch) = folders(&system.folders, tape.head.own.as_ref())?;
+        let (files, scratch) = folders(&system.folders, tape.head.own.as_ref()).map_err(inexact)?;
         let read = files.iter().map(|file| file.guest.clone()).collect();
         let grant = grant(tape, files, scratch);
         let mut system = system.clone();
@@ -201,7 +204,7 @@ impl<'a> Stage<'a> {
             system.folders.iter_mut().filter(|folder| folder.guest == own.guest).for_each(|f| f.host.clone_from(&at.0));
             agents = Some(at.1);
         }
-        let base = sandbox.guest(&key.guest)?;
+        let base = sandbox.guest(&key.guest, &tape.head.packages)?;
         let terms = terms::terms(&base.terms, &grant, agents);
         let hand = sandbox.workers.alone(&Base { terms, ..base })?;
         let place = Place::new(hand, &key, &grant, system);
@@ -209,7 +212,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The next step of the chain: what came of it, and its tape.
-    fn step(&mut self, tape: &Tape, inexact: &dyn Fn(String) -> ReplayFault) -> Result<(Outcome, Tape), ReplayFault> {
+    fn step(&mut self, tape: &Tape, inexact: &Inexact<'_>) -> Result<(Outcome, Tape), ReplayFault> {
         let form = |text: &str| ReplayFault::Form(text.to_owned());
         if let Some(own) = &tape.head.own
             && self.sandbox.lying(&self.key.seat).map_err(ReplayFault::Form)? != own.files
@@ -225,7 +228,7 @@ impl<'a> Stage<'a> {
         let keep = if tape.head.keep { Keep::Session } else { Keep::Nothing };
         let grant = CodeGrant { limits, keep, ..self.grant.clone() };
         let work = Work { code: &tape.program.code, variables, grant: &grant, inner: &Silence };
-        let (mut outcome, mut ran) = step::run(&mut self.place, false, &work, Course::Again(tape));
+        let (mut outcome, mut ran) = step::run(&mut self.place, tape.program.hold, &work, Course::Again(tape));
         self.sandbox.collect(&self.key, &grant, &mut outcome);
         let (recorder, ended) = ran.recorded.take().ok_or_else(|| form("the replay was not recorded"))?;
         match &ended.end {
@@ -268,19 +271,17 @@ fn nobody() -> Result<Seat, ReplayFault> {
 }
 
 /// The folders of a recorded interpreter: those to read, which are there as they are now, and its own.
-fn folders(folders: &[Folder], own: Option<&Own>) -> Result<(Vec<Preopen>, Option<Scratch>), ReplayFault> {
+fn folders(folders: &[Folder], own: Option<&Own>) -> Result<(Vec<Preopen>, Option<Scratch>), String> {
     let (mut files, mut scratch) = (BTreeMap::new(), None);
     for Folder { host, guest, access, quota } in folders {
         let mine = own.is_some_and(|own| own.guest == *guest);
         match (access, quota) {
             (Access::Write, Some(quota)) if mine => scratch = Some(Scratch { guest: guest.clone(), quota: *quota }),
             (Access::Write, _) => {
-                let why = format!("it could write to the host's folder for {guest}, which a replay does not touch");
-                return Err(ReplayFault::Inexact { step: 1, steps: 1, why });
+                return Err(format!("it could write to the host's folder for {guest}, which a replay does not touch"));
             }
             (Access::Read, _) => {
-                let absent = |error| SandboxFault::Grant(format!("the folder for {guest} cannot be opened: {error}"));
-                fs::read_dir(host).map_err(absent)?;
+                fs::read_dir(host).map_err(|error| format!("its folder {guest} cannot be opened any more: {error}"))?;
                 let (host, access, quota) = (host.clone(), Access::Read, None);
                 files.insert(guest.clone(), Preopen { guest: guest.clone(), host, access, quota });
             }
@@ -290,13 +291,13 @@ fn folders(folders: &[Folder], own: Option<&Own>) -> Result<(Vec<Preopen>, Optio
 }
 
 /// What a worker needs to know of a recorded grant; what its programs may use stands on each tape.
-const fn grant(tape: &Tape, files: Vec<Preopen>, scratch: Option<Scratch>) -> CodeGrant {
+fn grant(tape: &Tape, files: Vec<Preopen>, scratch: Option<Scratch>) -> CodeGrant {
     CodeGrant {
         limits: tape.head.limits,
         imports: Vec::new(),
         files,
         scratch,
-        packages: Vec::new(),
+        packages: tape.head.packages.clone(),
         clock: Clock::Frozen,
         randomness: Randomness::Seeded,
         keep: Keep::Session,

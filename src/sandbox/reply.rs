@@ -48,7 +48,7 @@ pub(crate) fn outcome(ended: Ended, told: Option<Stop>, limits: &CodeLimits, exc
     let mut outcome = match ended.end {
         End::Answer(Ok(text)) => match parse(&text, limits, exchange) {
             Ok(answer) => answered(answer, limits, exchange),
-            Err(wrong) => failed("ValueError", format!("the program's answer cannot be taken: {wrong}")),
+            Err(wrong) => failed("ValueError", format!("the program's answer cannot be taken: {}", short(&wrong))),
         },
         End::Answer(Err(bytes)) => {
             failed("ValueError", format!("the program's answer of {bytes} bytes is over every limit"))
@@ -56,13 +56,18 @@ pub(crate) fn outcome(ended: Ended, told: Option<Stop>, limits: &CodeLimits, exc
         End::Trap(trap) => trapped(&trap, limits, ended.refused),
         End::Wall => exhausted("TimeLimit", format!("the limit of {} ms was reached", limits.wall_ms.0)),
         End::Told => stopped(told.unwrap_or(Stop::Cancelled), limits),
-        End::Unstarted(why) => broken(&harmless(&why.chars().take(400).collect::<String>())),
+        End::Unstarted(why) => broken(&short(&why)),
     };
     if let Some(answer) = exchange.answer.take() {
         outcome.is_final = true;
         outcome.output = answer;
     }
     outcome
+}
+
+/// What the other side said, or a fault that quotes it, within a message of ours.
+fn short(said: &str) -> String {
+    harmless(&said.chars().take(300).collect::<String>())
 }
 
 fn parse(text: &str, limits: &CodeLimits, exchange: &Exchange<'_>) -> Result<Answer, String> {

@@ -116,7 +116,7 @@ impl Sandbox {
             (Some(_), None) => return Err(SandboxFault::Grant("this gate has no place for a scratch folder".into())),
         };
         let folders = terms::folders(grant, own)?;
-        let base = self.guest(&key.guest)?;
+        let base = self.guest(&key.guest, &grant.packages)?;
         let terms = terms::terms(&base.terms, grant, agents);
         if let Some(hand) = self.workers.crowded(&owner, &terms) {
             self.vacate(&hand);

@@ -54,14 +54,12 @@ pub(crate) struct Ran {
 /// Runs one program at `place`, in the interpreter that is there or a fresh one; `hold` has the worker put its state
 /// aside first.
 pub(crate) fn run(place: &mut Place, hold: bool, work: &Work<'_>, course: Course<'_>) -> (Outcome, Ran) {
-    let started = Instant::now();
     let start = (!place.taken).then(|| place.system.clone());
     place.memory_limit = place.memory_limit.max(work.grant.limits.memory_bytes);
     let mut handles = std::mem::take(&mut place.handles);
-    let mut step = Step::new(work, &mut handles, started, course);
-    step.program.iter_mut().for_each(|program| program.hold = hold);
+    let mut step = Step::new(work, &mut handles, hold, course);
     let ended = step.over(place, start);
-    let wall = started.elapsed().saturating_sub(step.exchange.hosted);
+    let wall = step.started.elapsed().saturating_sub(step.exchange.hosted);
     let recorded = step.recorder.take().map(|recorder| (recorder, ended.clone()));
     let left = match (ended.alive, ended.held) {
         (false, _) => Left::Nothing,
@@ -89,10 +87,11 @@ struct Step<'s, 'w> {
 }
 
 impl<'s, 'w> Step<'s, 'w> {
-    fn new(work: &'s Work<'w>, handles: &'s mut HashSet<String>, started: Instant, course: Course<'s>) -> Self {
+    fn new(work: &'s Work<'w>, handles: &'s mut HashSet<String>, hold: bool, course: Course<'s>) -> Self {
+        let started = Instant::now();
         let exchange = Exchange::new(work, work.inner.tools(), handles);
         let output = Output::new(work.grant.limits.output_bytes);
-        let program = program(work, exchange.request());
+        let program = Program { hold, ..program(work, exchange.request()) };
         let (program, recorder, again) = match course {
             Course::Plain => (program, None, None),
             Course::Taped(head) => {

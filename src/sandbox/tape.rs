@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use diff::diff;
 
 use super::wire::{self, End, Ended, Program, Request, System};
-use crate::model::{CodeLimits, Digest, Name, ReasonCode, Seat};
+use crate::model::{CodeLimits, Digest, Name, Package, ReasonCode, Seat};
 
 /// Bytes of an encoded tape at most.
 pub(crate) const BYTES: usize = 64 << 20;
@@ -49,6 +49,8 @@ pub(crate) struct Head {
     pub(crate) guest: Digest,
     /// The guest as compiled, and its image: fuel is counted in it.
     pub(crate) code: Digest,
+    /// The packages in that image.
+    pub(crate) packages: Vec<Package>,
     /// From what it started.
     pub(crate) start: Start,
     /// The session's own folder, where it has one.
@@ -144,14 +146,6 @@ impl Tape {
         let content = bytes.strip_prefix(MAGIC).ok_or_else(|| form("it begins otherwise"))?;
         let tape: Self = wire::parse(content).map_err(|error| form(&error.to_string()))?;
         if tape.encode()? == bytes { Ok(tape) } else { Err(form("it is not in its one encoding")) }
-    }
-
-    /// The tape's name: SHA-256 of its bytes.
-    ///
-    /// # Errors
-    /// [`TapeFault::Long`].
-    pub(crate) fn digest(&self) -> Result<Digest, TapeFault> {
-        self.encode().map(|bytes| Digest::of(&bytes))
     }
 
     /// Why running it again cannot be expected to give the same, where that is so.
@@ -308,7 +302,8 @@ mod tests {
         let (guest, code) = (Digest::of(b"guest"), Digest::of(b"code"));
         let name = Name::new("python").unwrap();
         let own = Some(Own { guest: "/scratch".into(), files: Digest::ZERO });
-        let head = Head { name, guest, code, start, own, limits: limits(), keep: true };
+        let packages = Vec::new();
+        let head = Head { name, guest, code, packages, start, own, limits: limits(), keep: true };
         Recorder::new(head, program("print(look(1))"))
     }
 
@@ -336,7 +331,6 @@ mod tests {
     fn a_tape_has_one_encoding_and_reads_back() {
         let bytes = tape().encode().unwrap();
         assert_eq!(Tape::decode(&bytes).unwrap(), tape());
-        assert_eq!(tape().digest().unwrap(), Digest::of(&bytes));
         assert_eq!(tape().printed.text, "before\n2\n");
         assert_eq!(tape().turns.iter().map(|turn| turn.printed).collect::<Vec<_>>(), [7, 9]);
         for wrong in [&bytes[1..], &bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat(), &[], b"weirtap2"] {

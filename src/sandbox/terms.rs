@@ -10,7 +10,7 @@ use super::SandboxFault;
 use super::wire::{Folder, System, Terms};
 use super::worker::engine::stack_class;
 use super::worker::files::apart;
-use crate::model::{Access, Clock, CodeGrant, Digest, Preopen, Randomness, Scratch, Seat};
+use crate::model::{Access, Clock, CodeGrant, Digest, Package, Preopen, Randomness, Scratch, Seat};
 
 /// What of a grant is built into an interpreter when it starts; a change of it needs a new one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +20,7 @@ pub(crate) struct Given {
     clock: Clock,
     randomness: Randomness,
     stack: u64,
+    packages: Vec<Package>,
 }
 
 impl Given {
@@ -31,6 +32,7 @@ impl Given {
             clock: grant.clock,
             randomness: grant.randomness,
             stack: stack_class(grant.limits.stack_bytes),
+            packages: grant.packages.clone(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -165,6 +165,8 @@ struct Range {
     wall: &'static str,
     sandbox: &'static Sandbox,
     place: TempDir,
+    /// The permissions and times of a file to read.
+    before: (u32, i64),
     listener: TcpListener,
     /// Agents of this range alone: the attacker, and a neighbour.
     agents: [Name; 2],
@@ -189,10 +191,16 @@ impl Range {
         listener.set_nonblocking(true).unwrap();
         let agents = [fresh(), fresh()];
         let witness = key(&fresh(), &fresh(), "python");
-        let range = Self { wall, sandbox, place, listener, agents, witness };
+        let mut range = Self { wall, sandbox, place, before: (0, 0), listener, agents, witness };
+        range.before = range.marks();
         let kept = range.sandbox.run(&range.witness, "mine = 41", &Map::new(), &desk::grant(), &Desk::default());
         assert_eq!(kept.status, Status::Done, "{kept:?}");
         range
+    }
+
+    fn marks(&self) -> (u32, i64) {
+        let found = fs::metadata(self.place.path().join("r/a.txt")).unwrap();
+        (found.mode(), found.mtime_nsec())
     }
 
     fn grant(&self, attack: &Attack) -> CodeGrant {
@@ -262,7 +270,8 @@ impl Range {
             }
         }
         let read = self.place.path().join("r");
-        if fs::read_to_string(read.join("a.txt")).unwrap() != "inside" || fs::read_dir(&read).unwrap().count() != 6 {
+        let is_as_it_was = fs::read_to_string(read.join("a.txt")).unwrap() == "inside" && self.marks() == self.before;
+        if !is_as_it_was || fs::read_dir(&read).unwrap().count() != 6 {
             return Some("the folder to read has changed".into());
         }
         if self.listener.accept().is_ok_and(|_| true) {

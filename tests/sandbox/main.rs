@@ -5,6 +5,7 @@
 /// The path by which the frames between gate and worker name their neighbours in the library.
 use weir::model;
 
+mod added;
 mod attacks;
 mod bombs;
 mod calls;
@@ -14,6 +15,8 @@ mod files;
 mod forger;
 mod javascript;
 mod keep;
+mod packages;
+mod replay;
 mod sessions;
 mod steps;
 mod values;

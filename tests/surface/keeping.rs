@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use weir::model::{Digest, OutputFile, Seat, Timestamp};
+use weir::model::{OutputFile, Seat, Timestamp};
 use weir::pep::port::{KeepFault, Keeper, Kept, Point};
 
 use crate::rig::{AGENT, OPERATOR, Rig, eventually, name};

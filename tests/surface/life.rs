@@ -12,7 +12,7 @@ use weir::surface::{Config, Secret, ServeFault, Sidecar};
 #[test]
 fn sessions_are_bounded_closed_and_forgotten_when_idle() {
     let rig = Rig::start(|_| {});
-    let ids: Vec<String> = (0..256).map(|_| rig.session()).collect();
+    let ids: Vec<String> = (0..weir::model::Limits::SESSIONS).map(|_| rig.session()).collect();
     let reply = rig.post("/v1/sessions", json!({"tools": []}));
     assert_eq!((reply.status, reply.code().as_str()), (429, "session_limit"));
     assert_eq!(rig.ask(AGENT, "DELETE", &format!("/v1/sessions/{}", ids[0]), None).json(), json!({}));

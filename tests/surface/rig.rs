@@ -223,7 +223,7 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 /// An executor that runs a script, one command per line:
-/// `call <tool> <json>`, `import <module>`, `print <text>`, `file <path>`, `spin` (until cancelled), `panic`.
+/// `call <tool> <json>`, `import <module>`, `print <text>`, `guest` (which one it is), `file <path>`, `spin` (until cancelled), `panic`.
 #[derive(Default)]
 pub struct Script {
     pub started: AtomicUsize,
@@ -257,6 +257,7 @@ impl Executor for Script {
                     results.push(inner.call(Action::CodeImport, rest, Map::new()).denial.into());
                 }
                 "print" => outcome.logs.push_str(rest),
+                "guest" => results.push(work.call().resource.name.as_str().into()),
                 "file" => {
                     let (path, digest) = (rest.to_owned(), Some(Digest::of(rest.as_bytes())));
                     outcome.files.push(OutputFile { path, bytes: rest.len() as u64, digest });
@@ -276,6 +277,10 @@ impl Executor for Script {
             }
         }
         Outcome { output: results.into(), ..outcome }
+    }
+
+    fn guests(&self) -> Vec<&'static str> {
+        vec!["python", "javascript"]
     }
 
     fn close(&self, seat: &Seat) {

@@ -249,3 +249,85 @@ fn an_agent_below_another_shares_the_accounts_of_the_session_above() {
         assert_eq!(rig.execute(gone, "print x").status, 404);
     }
 }
+
+#[test]
+fn a_program_runs_in_the_language_that_it_names_and_an_unknown_one_is_told() {
+    let rig = Rig::start(|_| {});
+    let session = rig.session();
+    let path = format!("/v1/sessions/{session}/execute");
+    let done = rig.post(&path, json!({"code": "print x", "language": "python"})).json();
+    assert_eq!((&done["status"], &done["logs"]), (&json!("done"), &json!("x")));
+    let done = rig.post(&path, json!({"code": "guest", "language": "javascript"})).json();
+    assert_eq!(done["output"], json!(["javascript"]), "the call's resource");
+    assert_eq!(rig.post(&path, json!({"code": "guest"})).json()["output"], json!(["python"]), "the usual one");
+    for wrong in ["perl", "Python", "python ", "", "../python"] {
+        let reply = rig.post(&path, json!({"code": "print x", "language": wrong}));
+        assert_eq!((reply.status, reply.code().as_str()), (400, "malformed"), "{wrong:?}");
+        assert!(reply.text().contains("python, javascript"), "{}", reply.text());
+    }
+    assert_eq!(rig.post(&path, json!({"code": "print x", "language": 1})).status, 400);
+    assert_eq!(rig.script.started.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_language_that_no_rule_allows_is_denied_with_those_that_are() {
+    let rig = Rig::start(|setup| {
+        setup.policy.rules.iter_mut().filter(|rule| rule.id == "code").for_each(|rule| {
+            rule.resources = vec!["python".into()];
+            rule.actions.retain(|action| *action == weir::model::Action::CodeRun);
+        });
+    });
+    let session = rig.session();
+    let path = format!("/v1/sessions/{session}/execute");
+    let done = rig.post(&path, json!({"code": "print x", "language": "javascript"})).json();
+    assert_eq!((&done["status"], &done["reason"]), (&json!("denied"), &json!("no_rule")));
+    let denial = done["denial"].as_str().unwrap();
+    assert!(denial.contains("code.run in javascript") && denial.contains("languages python"), "{denial}");
+    assert_eq!(rig.script.started.load(Ordering::SeqCst), 0);
+    assert_eq!(rig.execute(&session, "print x").json()["status"], "done");
+}
+
+const DRAWN: &str = "00112233445566778899aabbccddeeff";
+
+#[test]
+fn an_execution_is_cancelled_by_the_id_that_its_client_drew() {
+    let rig = Rig::start(|_| {});
+    let session = rig.session();
+    let path = format!("/v1/sessions/{session}/execute");
+    let cancel = format!("/v1/executions/{DRAWN}");
+    assert_eq!(rig.ask(AGENT, "DELETE", &cancel, None).status, 404, "it has not begun");
+    std::thread::scope(|scope| {
+        let spinning = scope.spawn(|| rig.post(&path, json!({"code": "spin", "execution": DRAWN})).json());
+        eventually("started", || rig.script.started.load(Ordering::SeqCst) == 1);
+        assert_eq!(rig.ask(AGENT, "DELETE", &cancel, None).status, 200, "before its first event");
+        let done = spinning.join().unwrap();
+        assert_eq!((&done["status"], &done["execution"]), (&json!("broken"), &json!(DRAWN)));
+        assert_eq!(done["receipt"], json!(DRAWN));
+    });
+    assert!(rig.script.closed.lock().unwrap().is_empty(), "the session stays");
+    assert_eq!(rig.execute(&session, "print x").json()["status"], "done");
+}
+
+#[test]
+fn an_id_that_a_client_drew_is_taken_once() {
+    let rig = Rig::start(|_| {});
+    let (one, other) = (rig.session(), rig.session());
+    let run = |session: &str, id: &str| {
+        rig.post(&format!("/v1/sessions/{session}/execute"), json!({"code": "print x", "execution": id}))
+    };
+    assert_eq!(run(&one, DRAWN).json()["status"], "done");
+    for session in [&one, &other] {
+        assert_eq!(run(session, DRAWN).code(), "conflict", "it has begun already");
+    }
+    assert_eq!(rig.execute(&one, "print x").json()["status"], "done");
+    for session in [&one, &other] {
+        let again = run(session, DRAWN).json();
+        assert_eq!((&again["status"], &again["reason"]), (&json!("denied"), &json!("duplicate_call")));
+        assert_ne!(again["receipt"], json!(DRAWN), "the refusal has a receipt of its own");
+        assert_eq!(rig.execute(session, "print x").json()["status"], "done");
+    }
+    assert_eq!(rig.script.started.load(Ordering::SeqCst), 4);
+    for wrong in ["", "x", "00112233445566778899AABBCCDDEEFF", "00112233445566778899aabbccddeeff.0", &"0".repeat(33)] {
+        assert_eq!(run(&one, wrong).code(), "malformed", "{wrong:?}");
+    }
+}

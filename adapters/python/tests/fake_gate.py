@@ -96,8 +96,8 @@ class Session:
 class Execution:
     """One program in a thread; its tool calls wait for the host."""
 
-    def __init__(self, session: Session, code: str, variables: dict[str, Any]) -> None:
-        self.id, self.session, self.code = secrets.token_hex(8), session, code
+    def __init__(self, session: Session, code: str, variables: dict[str, Any], name: str | None = None) -> None:
+        self.id, self.session, self.code = name or secrets.token_hex(16), session, code
         self.variables = variables
         self.events: queue.Queue = queue.Queue()
         self.replies: queue.Queue = queue.Queue()
@@ -244,6 +244,7 @@ class FakeGate:
         self.outcomes: list[dict[str, Any]] = []
         self.receipts: list[dict[str, Any]] = []
         self.tamper = lambda args: args
+        self.languages = {"python"}
         self.delay = 0.0
         self.late = False
         self.lock = threading.Lock()
@@ -341,9 +342,13 @@ class FakeGate:
                 return 409, {"error": {"code": "conflict", "message": "runs belong to the session above"}}
             session.runs += 1
             return 201, {"run": f"run-{session.runs}"}
+        if (language := body.get("language", "python")) not in self.languages:
+            return 200, refused_language(body["execution"], language)
         if session.execution is not None and not session.execution.ended:
             return 409, {"error": {"code": "malformed", "message": "the session's execution has not ended"}}
-        execution = session.execution = Execution(session, body["code"], body.get("variables", {}))
+        execution = session.execution = Execution(
+            session, body["code"], body.get("variables", {}), body.get("execution")
+        )
         self.executions[execution.id] = execution
         return self.next_event(execution)
 
@@ -383,6 +388,14 @@ class FakeGate:
             self.tokens += held["args"]["max_tokens"] - body["usage"]["tokens"]
         self.outcomes.append({**held, **body})
         return 200, {"receipt": self.record(held["action"], held["resource"])}
+
+
+def refused_language(execution: str, language: str) -> dict[str, Any]:
+    text = denial("code", "no_rule", "languages python").replace("no_rule", f"no_rule ({language})")
+    return {
+        "event": "done", "execution": execution, "status": "denied", "output": None, "logs": "", "is_final": False,
+        "error": None, "denial": text, "reason": "no_rule", "replaced": False, "notices": [], "usage": {}, "receipt": "r",
+    }  # fmt: skip
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

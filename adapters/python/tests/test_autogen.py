@@ -131,13 +131,57 @@ async def test_a_policy_with_faults_is_a_result_when_started_lazily(tmp_path: Pa
     assert (await run(executor, "1")).output.startswith("[weir] there is no policy file")
 
 
-@pytest.mark.parametrize("language", ["sh", "bash", "shell", "pwsh", "javascript", "r", ""])
+@pytest.mark.parametrize("language", ["sh", "bash", "shell", "pwsh", "ruby", "r", ""])
 async def test_other_languages_are_answered_helpfully(gate: Gate, language: str) -> None:
     async with GateCodeExecutor(sidecar=gate) as executor:
         result = await run(executor, "pip install numpy", "print(1)", language=language)
     assert (result.exit_code, result.reason) == (127, "unsupported_language")
     assert result.output.startswith("[weir] not run: ")
     assert "```python" in result.output or "Nothing can be installed" in result.output
+
+
+async def test_a_block_in_javascript_is_run_by_the_guest_of_that_name_or_refused_by_the_policy(
+    fake: FakeGate, gate: Gate
+) -> None:
+    async with GateCodeExecutor(sidecar=gate, functions=[add]) as executor:
+        refused = await run(executor, "add(1, 2)", language="js")
+        assert (refused.exit_code, refused.reason) == (126, "no_rule")
+        assert "javascript" in refused.output and "Allowed: languages python" in refused.output
+        fake.languages.add("javascript")
+        ran = await run(executor, "print('hi')\n41 + 1", language="JavaScript")
+        assert ran == GateCodeResult(0, "hi\n"), "what is printed, as another runtime shows it"
+        python = await run(executor, "41 + 1")
+        assert python.output == "42"
+    bodies = [body for method, path, body in fake.requests if path.endswith("/execute")]
+    assert [body.get("language") for body in bodies] == ["javascript", "javascript", None]
+    assert all(len(bytes.fromhex(body["execution"])) == 16 for body in bodies)
+
+
+async def test_a_program_that_has_called_nothing_is_cancelled_and_its_session_stays(fake: FakeGate, gate: Gate) -> None:
+    async with GateCodeExecutor(sidecar=gate) as executor:
+        await run(executor, "a = 1")
+        task = asyncio.create_task(run(executor, "while True: pass"))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await run(executor, "print(1)")).exit_code == 0
+        assert opened(fake) == 1, "the session, its budgets and its labels go on"
+        assert not any(method == "DELETE" and "/sessions/" in path for method, path, _ in fake.requests)
+
+
+async def test_a_program_that_is_cancelled_on_its_way_to_the_gate_does_not_run(fake: FakeGate, gate: Gate) -> None:
+    async with GateCodeExecutor(sidecar=gate) as executor:
+        await run(executor, "a = 1")
+        fake.delay = 0.3
+        task = asyncio.create_task(run(executor, "while True: pass"))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        fake.delay = 0.0
+        assert all(execution.cancelled for execution in list(fake.executions.values())[1:])
+        assert (await run(executor, "print(1)")).exit_code == 0
 
 
 async def test_long_output_is_cut_and_says_so(gate: Gate) -> None:
@@ -238,6 +282,7 @@ async def test_a_cancelled_program_is_stopped_and_the_executor_goes_on(fake: Fak
         after = await run(executor, "print('on'); a")
         assert after.output.startswith("on\n") and "NameError" in after.output
         assert "the variables of earlier blocks are gone" in after.output
+        assert opened(fake) == 1, "the session goes on"
         assert "gone" not in (await run(executor, "print(2)")).output, "it is said once"
 
 
@@ -409,11 +454,6 @@ async def test_a_function_without_a_place_in_the_policy_is_warned_of(
 # -- files, configuration, state --
 
 
-async def test_a_working_folder_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no working folder of this machine.*code_dir="):
-        GateCodeExecutor(policy="p.toml", work_dir=tmp_path)
-
-
 async def test_copies_of_programs_are_kept_for_people(gate: Gate, tmp_path: Path) -> None:
     folder = tmp_path / "made" / "here"
     async with GateCodeExecutor(sidecar=gate, code_dir=folder) as executor:
@@ -469,8 +509,8 @@ async def test_a_configuration_names_an_address_and_no_token(gate: Gate) -> None
 
 
 async def test_an_unknown_setting_of_a_configuration_is_refused() -> None:
-    with pytest.raises(ValueError, match="work_dir"):
-        GateCodeExecutorConfig.model_validate({"policy": "p.toml", "work_dir": "."})
+    with pytest.raises(ValueError, match="bind_dir"):
+        GateCodeExecutorConfig.model_validate({"policy": "p.toml", "bind_dir": "."})
 
 
 async def test_a_saved_session_is_taken_up_by_another_executor(fake: FakeGate, gate: Gate) -> None:

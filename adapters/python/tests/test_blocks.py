@@ -19,7 +19,7 @@ def test_python_runs(language: str) -> None:
         ("Bash", "pip install numpy", ["there is no shell", "Nothing can be installed", "json, math"]),
         ("console", "$ python -m pip install numpy", ["Nothing can be installed"]),
         ("pwsh", "Get-ChildItem", ["there is no shell"]),
-        ("javascript", "1", ["blocks in javascript do not run here", "Python is the only language"]),
+        ("ruby", "1", ["blocks in ruby do not run here", "Python does", "JavaScript where the policy"]),
         ("", "1", ["names no language", "Begin it with ```python"]),
         ("c\x1b[31m\n", "1", ["do not run here"]),
     ],

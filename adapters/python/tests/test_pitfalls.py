@@ -190,7 +190,7 @@ def test_s8_ctrl_c_while_the_program_runs_leaves_nothing_running(
     monkeypatch.setattr(executor.seat.session, "_post", interrupted)
     with pytest.raises(KeyboardInterrupt):
         executor("1")
-    assert not fake.sessions, "without an id of the execution the session ends with it"
+    assert not fake.sessions, "the gate knows no such execution, and one on its way would still begin: the session ends"
     assert executor("2").output == 2
 
 

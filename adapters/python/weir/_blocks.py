@@ -18,7 +18,10 @@ READ_CHARS = 30_000
 """Longest program that is looked at (about half a second at worst); a longer one runs just as well."""
 
 PYTHON = frozenset({"python", "py", "python3"})
-"""Names of the language that runs, in lower case."""
+"""Names of the usual language, in lower case."""
+
+JAVASCRIPT = frozenset({"javascript", "js"})
+"""Names of the language that runs where the policy lets it and its guest is built."""
 
 SHELLS = frozenset(
     {"sh", "bash", "shell", "zsh", "fish", "console", "cmd", "bat", "pwsh", "powershell", "ps1", "shellscript"}
@@ -37,16 +40,22 @@ FILLING = frozenset({tokenize.NL, tokenize.COMMENT, tokenize.ENCODING, tokenize.
 Statement = list[tokenize.TokenInfo]
 
 
+def guest(language: str) -> str | None:
+    """The gate's guest for a block's language; ``None`` when there is none."""
+    name = language.strip().lower()
+    return "python" if name in PYTHON else "javascript" if name in JAVASCRIPT else None
+
+
 def refusal(language: str, code: str, imports: Collection[str], tools: Collection[str]) -> str | None:
     """What a model is told about a block that does not run here; ``None`` when it runs."""
     name = language.strip().lower()
-    if name in PYTHON:
+    if guest(name) is not None:
         return None
     if name in SHELLS:
         what = "there is no shell: the sandbox has no processes, no files of this machine and no network."
         hint = no_packages(imports) if PIP.search(code) else "Write the same as a ```python block."
     elif name:
-        what = f"blocks in {clip(language, 40)} do not run here; Python is the only language."
+        what = f"blocks in {clip(language, 40)} do not run here; Python does, and JavaScript where the policy lets it."
         hint = "Write the same as a ```python block."
     else:
         what, hint = "the block names no language.", "Begin it with ```python."

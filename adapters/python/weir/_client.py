@@ -26,6 +26,8 @@ CONNECT_SECONDS = 10.0
 """Time to connect."""
 ANSWER_SECONDS = 30.0
 """Time for the answer to a request that runs nothing."""
+JSON_TYPE = "application/json"
+"""The type of every body but a file's."""
 IDLE_CONNECTIONS = 8
 """Connections kept open without use."""
 
@@ -157,6 +159,17 @@ class Client:
         """As :meth:`post`, with PUT."""
         return self._exchange("PUT", path, body, timeout, None)
 
+    def get_bytes(self, path: str, timeout: float = ANSWER_SECONDS) -> bytes:
+        """The content of a file; asked for once."""
+        status, data = self._request("GET", path, None, timeout, None)
+        if not 200 <= status < 300:
+            answer(status, data)
+        return data
+
+    def put_bytes(self, path: str, content: bytes, timeout: float = ANSWER_SECONDS) -> Any:
+        """As :meth:`put`, with a file's content for a body."""
+        return answer(*self._request("PUT", path, content, timeout, None))
+
     def delete(self, path: str, timeout: float = ANSWER_SECONDS) -> Any:
         """As :meth:`post`, with DELETE and no body."""
         return self._exchange("DELETE", path, None, timeout, None)
@@ -169,10 +182,20 @@ class Client:
             connection.close()
 
     def _exchange(self, method: str, path: str, body: Any, timeout: float, flight: Flight | None) -> Any:
-        raw = None if body is None else dumps(body)
+        return answer(*self._request(method, path, None if body is None else dumps(body), timeout, flight, JSON_TYPE))
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        raw: bytes | None,
+        timeout: float,
+        flight: Flight | None,
+        media: str = "application/octet-stream",
+    ) -> tuple[int, bytes]:
         connection = self._take()
         try:
-            status, data, keep = self._send(connection, method, path, raw, timeout, flight)
+            status, data, keep = self._send(connection, method, path, raw, timeout, flight, media)
         except BaseException as fault:
             connection.close()
             if isinstance(fault, (OSError, http.client.HTTPException)):
@@ -182,7 +205,7 @@ class Client:
             self._give_back(connection)
         else:
             connection.close()
-        return answer(status, data)
+        return status, data
 
     def _send(
         self,
@@ -192,6 +215,7 @@ class Client:
         raw: bytes | None,
         timeout: float,
         flight: Flight | None,
+        media: str,
     ) -> tuple[int, bytes, bool]:
         if connection.sock is None:
             connection.timeout = min(CONNECT_SECONDS, timeout)
@@ -199,7 +223,7 @@ class Client:
         connection.sock.settimeout(timeout)
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         if raw is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = media
         if flight is not None:
             flight.begin(connection.sock)
         try:

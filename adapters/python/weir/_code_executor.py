@@ -44,12 +44,14 @@ class GateCodeExecutorConfig(BaseModel):
     timeout: int | None = None
     raise_on_timeout: bool = False
     functions_module: str = "functions"
+    work_dir: str | None = None
     code_dir: str | None = None
     max_output: int = LOG_CHARS
 
 
 class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
-    """Runs Python blocks in the gate's sandbox; their variables stay from call to call.
+    """Runs Python blocks in the gate's sandbox, and JavaScript blocks where the policy lets it; their variables stay
+    from call to call, each language's own.
 
     Args:
         policy, profile, sidecar: exactly one: a policy's file, a threat profile to derive one from, or a gate that
@@ -63,7 +65,9 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
         functions: functions of this process that programs may call, each call through the gate. Coroutines run in
             the loop of the caller.
         functions_module: the module from which programs may import them, too.
-        work_dir: refused; the sandbox has no folder of this machine but those that its policy grants.
+        work_dir: a folder whose files are put into the session's own folder before a block, and into which what a block
+            leaves there is brought back. It needs a policy with ``[code.scratch]``: programs see that folder under
+            the policy's name for it.
         code_dir: a folder in which a copy of each program is kept, for people. The sandbox does not see it.
         max_output: characters of output for the model.
         describe: what a program is shown of an object of this host; by default its type and size.
@@ -72,7 +76,7 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
     component_config_schema = GateCodeExecutorConfig
     component_provider_override = "weir.autogen.GateCodeExecutor"
 
-    SUPPORTED_LANGUAGES: ClassVar[list[str]] = ["python", "py", "python3"]
+    SUPPORTED_LANGUAGES: ClassVar[list[str]] = ["python", "py", "python3", "javascript", "js"]
 
     def __init__(
         self,
@@ -93,7 +97,6 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
         max_output: int = LOG_CHARS,
         describe: Callable[[Any], str] | None = None,
     ) -> None:
-        refuse_work_dir(work_dir)
         if sum(choice is not None for choice in (profile, policy, sidecar)) != 1:
             raise ValueError("name exactly one of profile=, policy= and sidecar=")
         if timeout is not None and timeout < 1:
@@ -106,6 +109,7 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
         self._timeout, self._raise_on_timeout = timeout, raise_on_timeout
         self._functions = host_functions(functions)
         self._functions_module = functions_module
+        self._work_dir = Path(work_dir) if work_dir is not None else None
         self._code_dir = Path(code_dir) if code_dir is not None else None
         self._max_output, self._describe = max_output, describe
         if profile is not None:
@@ -119,6 +123,11 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
     def timeout(self) -> int | None:
         """Seconds for one block; ``None`` when only the policy's limits count."""
         return self._timeout
+
+    @property
+    def work_dir(self) -> Path | None:
+        """The folder of this machine beside the session's own."""
+        return self._work_dir
 
     @property
     def code_dir(self) -> Path | None:
@@ -224,6 +233,7 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
             timeout=self._timeout,
             raise_on_timeout=self._raise_on_timeout,
             functions_module=self._functions_module,
+            work_dir=text_of(self._work_dir),
             code_dir=text_of(self._code_dir),
             max_output=self._max_output,
         )
@@ -249,6 +259,7 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
             functions_module=self._functions_module,
             timeout=self._timeout,
             raise_on_timeout=self._raise_on_timeout,
+            work_dir=self._work_dir,
             code_dir=self._code_dir,
             max_output=self._max_output,
         )
@@ -268,20 +279,6 @@ class GateCodeExecutor(CodeExecutor, Component[GateCodeExecutorConfig]):
 
     async def _break_off(self) -> None:
         await asyncio.to_thread(self._worker.break_off_all)
-
-
-def refuse_work_dir(work_dir: Any) -> None:
-    """The one place where a folder of this machine would come in.
-
-    Raises:
-        ValueError: one was named.
-    """
-    if work_dir is not None:
-        raise ValueError(
-            "work_dir: the sandbox has no working folder of this machine, so programs cannot leave files there. Leave "
-            "it out; let functions= read and write, grant a folder in the policy ([[code.file]]), or pass code_dir= "
-            "to keep copies of the programs"
-        )
 
 
 def require_effects(functions: Mapping[str, Any], effects: Mapping[str, str]) -> None:

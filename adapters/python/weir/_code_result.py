@@ -69,18 +69,19 @@ def result_of(parts: Sequence[Part], file: str | None, most: int) -> GateCodeRes
     )
 
 
-def outcome(done: Done, code: str, imports: Sequence[str]) -> Part:
-    """What became of a program that the gate let end, or refused."""
+def outcome(done: Done, code: str, imports: Sequence[str], notebook: bool = True) -> Part:
+    """What became of a program that the gate let end, or refused; ``notebook`` shows the value of a last expression,
+    and knows a notebook's commands, as one of Python does."""
     part = Part(0, done.logs, reason=done.reason, receipt=done.receipt)
     kind = (done.error or {}).get("type", "")
     if done.status == "done":
-        if done.output is not None and shows_value(code):
+        if notebook and done.output is not None and shows_value(code):
             part.printed = joined(part.printed, repr(decode(done.output, shown)))
     elif done.status == "failed" and kind == "SystemExit":
         part.exit_code, text = exit_status((done.error or {}).get("message", ""))
         part.printed = joined(part.printed, text)
     elif done.status == "failed":
-        hint = magic_hint(code, imports) if kind == "SyntaxError" else None
+        hint = magic_hint(code, imports) if notebook and kind == "SyntaxError" else None
         part.exit_code = FAILED
         text = joined(cut(error_text(done), ERROR_CHARS), f"[weir] {hint}" if hint else "")
         part.printed = joined(part.printed, text)

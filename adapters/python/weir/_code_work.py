@@ -20,14 +20,15 @@ from typing import Any, Callable, Mapping, Sequence
 
 from autogen_core.code_executor import CodeBlock
 
-from ._blocks import plain_functions, refusal
+from ._blocks import guest, plain_functions, refusal
 from ._code_result import TIMEOUT, UNAVAILABLE, UNSUPPORTED, GateCodeResult, Part, outcome, result_of
-from ._errors import GateError, GateUnavailable
+from ._errors import GateError, GateUnavailable, Refused
 from ._handles import Handles
 from ._host import CANCELLED, ERROR_CHARS, answer, cut, failure, tool_spec, with_notices
 from ._seat import Seat
 from ._session import CANCEL_SECONDS, Done, ToolReply
 from ._sidecar import Gate, write_private
+from ._work_dir import NO_SCRATCH, WorkDir
 
 log = logging.getLogger("weir.autogen")
 
@@ -60,6 +61,7 @@ class Setup:
     functions_module: str
     timeout: int | None
     raise_on_timeout: bool
+    work_dir: Path | None
     code_dir: Path | None
     max_output: int
 
@@ -73,6 +75,7 @@ class Worker:
         self._owned = False
         self._seat: Seat | None = None
         self._opening: int | None = None
+        self._work_dir = WorkDir(setup.work_dir) if setup.work_dir is not None else None
         self._notes: list[str] = []
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weir-autogen")
         self._switch = threading.Lock()
@@ -119,6 +122,8 @@ class Worker:
         """Queued. The session, opened when there is none."""
         seat = self._place()
         opening = seat.open()
+        if self._work_dir is not None and seat.session.scratch is None:
+            raise GateError(NO_SCRATCH)
         if self._opening is None:
             self._warn_of_functions(seat)
         elif self._opening != opening:
@@ -220,12 +225,17 @@ class Worker:
         refused = refusal(block.language, block.code, imports, functions)
         if refused is not None:
             return Part(UNSUPPORTED, why=refused, reason="unsupported_language")
-        code = plain_functions(block.code, self.setup.functions_module, functions)
-        done = self._timed(work, seat, code)
+        self._send_files(work, seat)
+        language, code = guest(block.language), block.code
+        if language == "python":
+            code = plain_functions(code, self.setup.functions_module, functions)
+        done = self._timed(work, seat, code, None if language == "python" else language)
         if done is None:
             return self._broken_off(work) or Part(UNAVAILABLE)
+        if self._work_dir is not None and seat.is_open:
+            self._notes += self._work_dir.fetch(seat.session, done.files)
         stopped = self._broken_off(work, done)
-        part = stopped or outcome(done, block.code, imports)
+        part = stopped or outcome(done, block.code, imports, language == "python")
         notices, self._notes = [*(() if stopped else done.notices), *self._notes], []
         if part.why:
             part.why = with_notices(part.why, notices)
@@ -233,7 +243,18 @@ class Worker:
             part.printed = with_notices(part.printed, notices)
         return part
 
-    def _timed(self, work: Work, seat: Seat, code: str) -> Done | None:
+    def _send_files(self, work: Work, seat: Seat) -> None:
+        """Puts what is new in the host's folder into the session's, which is there once a program has run."""
+        changed = self._work_dir.changed(seat.session) if self._work_dir is not None else []
+        if self._work_dir is None or not changed:
+            return
+        try:
+            self._notes += self._work_dir.send(seat.session, changed)
+        except Refused:
+            self._timed(work, seat, "", None)
+            self._notes += self._work_dir.send(seat.session, changed)
+
+    def _timed(self, work: Work, seat: Seat, code: str, language: str | None) -> Done | None:
         """Runs one program, within ``timeout``; ``None`` when it was broken off before it began."""
         over = threading.Event()
         timer = threading.Timer(self.setup.timeout or 0, self.break_off, (work, "time", over.is_set))
@@ -246,7 +267,7 @@ class Worker:
             timer.start()
         stopped = True
         try:
-            done = seat.execute(code, {}, lambda name, args: self._on_tool(work, name, args))
+            done = seat.execute(code, {}, lambda name, args: self._on_tool(work, name, args), language)
             stopped = done.replaced or not seat.is_open
             return done
         finally:
@@ -324,4 +345,4 @@ def keep(folder: Path | None, blocks: Sequence[CodeBlock]) -> str | None:
 def suffix(language: str) -> str:
     """The ending of a kept program's file."""
     name = language.strip().lower()
-    return "py" if name.startswith("py") else name if re.fullmatch(r"[a-z0-9]{1,12}", name) else "txt"
+    return {"python": "py", "javascript": "js"}.get(guest(language) or "") or (name if re.fullmatch(r"[a-z0-9]{1,12}", name) else "txt")

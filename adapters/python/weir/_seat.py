@@ -101,7 +101,7 @@ class Seat:
                 self._guarded(self._session.begin_run)
                 self._used = False
 
-    def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool) -> Done:
+    def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool, language: str | None = None) -> Done:
         """As :meth:`Session.execute`, with the tools brought up to date first."""
         session = self.session
         self._used = True
@@ -109,7 +109,7 @@ class Seat:
             self._guarded(session.set_tools, self._tools)
             self._sent = list(self._tools)
         try:
-            done: Done = self._guarded(session.execute, code, variables, on_tool)
+            done: Done = self._guarded(session.execute, code, variables, on_tool, language)
             return done
         finally:
             if session.lost:

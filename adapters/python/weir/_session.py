@@ -5,7 +5,9 @@ It knows the protocol and nothing of any agent framework.
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 from urllib.parse import quote
@@ -18,6 +20,11 @@ EXECUTE_SECONDS = 900.0
 
 CANCEL_SECONDS = 15.0
 """Time for a cancellation; the sandbox has a little while to end."""
+
+UNDER_WAY_SECONDS = 1.0
+"""Time for a program that is on its way to the gate to get there, so that it can be cancelled."""
+POLL_SECONDS = 0.02
+"""Between two attempts to cancel it."""
 
 LAST_WORD_SECONDS = 1.0
 """Time for the end of a cancelled execution, with what was printed, to arrive."""
@@ -72,7 +79,8 @@ class Done:
     """How an execution ended; ``output`` is still in the tagged form.
 
     ``reason`` is the reason code of a refusal or a stop. ``replaced`` says that the next program finds a
-    new interpreter, without the variables of this one.
+    new interpreter, without the variables of this one. ``files`` are those that it made, changed or removed in the
+    session's folder.
     """
 
     status: str
@@ -86,6 +94,7 @@ class Done:
     receipt: str | None
     reason: str | None
     replaced: bool
+    files: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ class Session:
     policy: str
     imports: list[str]
     limits: dict[str, Any]
+    scratch: str | None = None
     execute_seconds: float = EXECUTE_SECONDS
     lost: bool = False
     _flight: Flight | None = None
@@ -134,6 +144,7 @@ class Session:
             policy=need(made, "policy", str),
             imports=list(imports),
             limits=need(made, "limits", dict),
+            scratch=optional(made, "scratch"),
         )
 
     @classmethod
@@ -147,7 +158,8 @@ class Session:
         if not all(isinstance(name, str) for name in imports):
             raise ProtocolError("the saved list of imports holds something else than names")
         texts = {name: need(saved, name, str) for name in ("id", "agent", "policy")}
-        session = cls(client=client, imports=list(imports), limits=need(saved, "limits", dict), **texts)
+        limits, scratch = need(saved, "limits", dict), optional(saved, "scratch")
+        session = cls(client=client, imports=list(imports), limits=limits, scratch=scratch, **texts)
         try:
             session.set_tools(tools)
         except Refused as fault:
@@ -164,6 +176,7 @@ class Session:
             "policy": self.policy,
             "imports": list(self.imports),
             "limits": dict(self.limits),
+            "scratch": self.scratch,
         }
 
     @property
@@ -175,12 +188,21 @@ class Session:
         """Replaces the tools that generated code sees."""
         self.client.put(f"{self.path}/tools", {"tools": [tool.json() for tool in tools]})
 
+    def put_file(self, name: str, content: bytes) -> None:
+        """Puts a file into the session's folder, by its path below it."""
+        self.client.put_bytes(f"{self.path}/files/{quote(name)}", content)
+
+    def get_file(self, name: str) -> bytes:
+        """The content of a file in the session's folder."""
+        return self.client.get_bytes(f"{self.path}/files/{quote(name)}")
+
     def begin_run(self) -> str:
         """Begins a new run: one task. Budgets of scope ``run`` start anew. Not in a session with a parent."""
         return str(need(self.client.post(f"{self.path}/runs", {}), "run", str))
 
-    def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool) -> Done:
-        """Runs a program; ``on_tool`` runs a host tool and returns the body of its answer.
+    def execute(self, code: str, variables: dict[str, Any], on_tool: OnTool, language: str | None = None) -> Done:
+        """Runs a program; ``on_tool`` runs a host tool and returns the body of its answer. ``language`` is the name of
+        the gate's guest; without it, its usual one.
 
         Whatever ``on_tool`` raises cancels the execution and comes out of here.
 
@@ -188,21 +210,28 @@ class Session:
             GateError: the gate cannot be reached or broke the protocol. A refusal is no error: it is
                 a :class:`Done` with the status ``denied``.
         """
-        body: dict[str, Any] = {"code": code}
+        execution = secrets.token_hex(16)
+        body: dict[str, Any] = {"code": code, "execution": execution}
         if variables:
             body["variables"] = variables
+        if language is not None:
+            body["language"] = language
         with self._lock:
             flight = self._flight = Flight()
+            self._execution = execution
+        begun = False
         try:
             event = self._post(f"{self.path}/execute", body, flight)
+            begun = True
             while event.get("event") == "tool":
                 event = self._tool(event, on_tool, flight)
             return finished(event)
         except Refused:
-            self._cancel()  # Does nothing when the program was refused before it began.
+            if begun:
+                self._abandon(None)
             raise
         except BaseException:
-            self._abandon()
+            self._abandon(None)
             raise
         finally:
             with self._lock:
@@ -210,8 +239,6 @@ class Session:
 
     def _tool(self, event: dict[str, Any], on_tool: OnTool, flight: Flight) -> dict[str, Any]:
         execution = need(event, "execution", str)
-        with self._lock:
-            self._execution = execution
         name = need(event, "tool", str)
         reply = on_tool(name, need(event, "args", dict))
         reply["call"] = need(event, "call", str)
@@ -245,26 +272,34 @@ class Session:
         with self._lock:
             flight = self._flight
         if flight is not None:
-            self._abandon()
+            self._abandon(flight)
             flight.answered(LAST_WORD_SECONDS)
             flight.break_off()
 
-    def _abandon(self) -> None:
-        """Cancels the execution. Before its first event it has no id here: then the session ends with it."""
-        if not self._cancel():
+    def _abandon(self, flight: Flight | None) -> None:
+        """Cancels the execution, once. When the gate does not say that it ended, the session ends with it."""
+        with self._lock:
+            execution, self._execution = self._execution, None
+        if execution is not None and not self._stopped(execution, flight):
             self.lost = True
             self.close()
 
-    def _cancel(self) -> bool:
-        with self._lock:
-            execution, self._execution = self._execution, None
-        if execution is None:
-            return self.lost
-        try:
-            self.client.delete(f"/v1/executions/{quote(execution, safe='')}", timeout=CANCEL_SECONDS)
-        except GateError:
-            pass  # It has ended already, or the gate is gone and with it the execution.
-        return True
+    def _stopped(self, execution: str, flight: Flight | None) -> bool:
+        """Whether the gate has stopped an execution; one that it does not know may be on its way there still."""
+        until = time.monotonic() + UNDER_WAY_SECONDS
+        while True:
+            try:
+                self.client.delete(f"/v1/executions/{quote(execution, safe='')}", timeout=CANCEL_SECONDS)
+                return True
+            except Refused as fault:
+                if fault.status != 404 or flight is not None and flight.answered(POLL_SECONDS):
+                    return True  # It has ended, was refused, or never left: the request is broken off next.
+                if flight is None:
+                    time.sleep(POLL_SECONDS)
+            except GateError:
+                return True  # The gate is gone, and with it the execution.
+            if time.monotonic() > until:
+                return False
 
     def decide(self, action: str, resource: str, args: dict[str, Any], **package: str) -> Admission:
         """Asks about a call that the host runs itself; the amounts are then held.
@@ -328,6 +363,9 @@ def finished(event: dict[str, Any]) -> Done:
     if not isinstance(notices, list) or not all(isinstance(notice, str) for notice in notices):
         raise ProtocolError("`notices` is not a list of texts")
     usage = event.get("usage", {})
+    files = event.get("files", [])
+    if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
+        raise ProtocolError("`files` is not a list of files")
     return Done(
         status=event["status"],
         output=event.get("output"),
@@ -340,6 +378,7 @@ def finished(event: dict[str, Any]) -> Done:
         receipt=optional(event, "receipt"),
         reason=optional(event, "reason"),
         replaced=need(event, "replaced", bool),
+        files=files,
     )
 
 

@@ -10,11 +10,14 @@ import importlib
 import importlib.util
 import sys
 
+import packages
 import tools
 
 _import = builtins.__import__
 _import_module = importlib.import_module
 SHOWN = 280  # characters of the list in an error
+NAMED = 60  # characters of a module's name there
+DENIAL = 399  # characters of a refusal
 
 
 class Imports:
@@ -24,9 +27,9 @@ class Imports:
         self.granted = frozenset()
 
     def allows(self, name):
-        """True when the module or one of its parents is granted."""
+        """True when the module or one of its parents is granted, by name or as a package's."""
         parts = name.split(".")
-        return any(".".join(parts[:count]) in self.granted for count in range(1, len(parts) + 1))
+        return parts[0] in packages.TOPS or any(".".join(parts[:count]) in self.granted for count in range(1, len(parts) + 1))
 
     def __call__(self, name, globals=None, locals=None, fromlist=(), level=0):
         if level == 0 and isinstance(name, str):
@@ -53,15 +56,28 @@ class Imports:
         except tools.PermissionDenied as error:
             text = str(error)
             told = f"Import of {name} is not allowed"
+            if not _present(name.partition(".")[0]):
+                raise self.neither(name, text) from None
             raise tools.ImportDenied(text if told in text else f"{told}. {text}") from None
 
     def missing(self, name):
         """The error for a granted module that this interpreter lacks."""
-        there = sorted(module for module in self.granted if _present(module))
+        return ModuleNotFoundError(self.absence(name, SHOWN), name=name)
+
+    def neither(self, name, denial):
+        """The error for a module that is neither granted nor here: the gate's first line, and what there is."""
+        head = denial.partition("\n")[0][: 2 * NAMED]
+        start, end = f"{head}\nImport of {name[:NAMED]} is not allowed: ", ".\nDo not retry."
+        text = self.absence(name[:NAMED], DENIAL - len(start) - len(end) - NAMED - 40)
+        return tools.ImportAbsent(f"{start}{text}{end}", name=name)
+
+    def absence(self, name, room):
+        """That the module is not here, and what is: packages first."""
+        there = sorted(packages.TOPS) + sorted(module for module in self.granted if _present(module))
         text = ", ".join(there)
-        if len(text) > SHOWN:
-            text = text[:SHOWN].rsplit(",", 1)[0] + ", …"
-        return ModuleNotFoundError(f"{name} is not in this sandbox; available: {text or 'none'}", name=name)
+        if len(text) > room:
+            text = text[:room].rsplit(",", 1)[0] + ", …"
+        return f"{name} is not in this sandbox; available: {text or 'none'}"
 
 
 def _present(name):

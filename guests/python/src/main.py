@@ -32,6 +32,7 @@ from wit_world.imports import host
 import absent
 import cell
 import imports
+import packages
 import tools
 import values
 
@@ -122,6 +123,8 @@ class Guest:
     def run(self, code, request):
         """Runs one program; returns the answer's JSON text."""
         request = loads(request)
+        if "packages" in request:
+            return dumps(packages.serve(request["packages"]))
         space = self.module.__dict__
         status, error = "done", None
         try:

@@ -20,6 +20,10 @@ class ImportDenied(PermissionDenied, ImportError):
     """The gate refused an import."""
 
 
+class ImportAbsent(ImportDenied, ModuleNotFoundError):
+    """The gate refused an import of what is not here anyway."""
+
+
 class ToolError(Exception):
     """The tool ran and failed. `kind` is the type of its error on the host."""
 

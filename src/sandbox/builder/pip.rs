@@ -39,15 +39,23 @@ pub(super) fn build(
     fs::read(place.join("python.wasm")).map_err(|error| SandboxFault::Build(error.to_string()))
 }
 
+/// The private environment's Python.
+pub(super) fn python(cache: &Cache, tool: &Tool) -> PathBuf {
+    Workshop::of(cache, tool).program("python")
+}
+
 /// A private Python environment that holds the building tool and nothing else.
 struct Workshop {
     environment: PathBuf,
 }
 
 impl Workshop {
+    fn of(cache: &Cache, tool: &Tool) -> Self {
+        Self { environment: cache.path(&format!("tool-{}", tool.sha256.get(..16).unwrap_or_default())) }
+    }
+
     fn open(cache: &Cache, tool: &Tool, progress: &dyn Progress) -> Result<Self, SandboxFault> {
-        let environment = cache.path(&format!("tool-{}", tool.sha256.get(..16).unwrap_or_default()));
-        let workshop = Self { environment };
+        let workshop = Self::of(cache, tool);
         if workshop.program("componentize-py").exists() {
             return Ok(workshop);
         }

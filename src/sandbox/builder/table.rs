@@ -16,6 +16,8 @@ pub(crate) enum Route {
     Pip,
     /// A pinned tree of packages, run by Node.js.
     Npm,
+    /// The operator, by the recipe in its folder: only the manifest is carried.
+    File,
 }
 
 /// One guest.
@@ -30,7 +32,7 @@ pub(crate) struct GuestRow {
 }
 
 /// Every guest; the first is the usual one.
-pub(crate) static GUESTS: [GuestRow; 2] = [
+pub(crate) static GUESTS: [GuestRow; 3] = [
     GuestRow {
         name: "python",
         route: Route::Pip,
@@ -43,6 +45,7 @@ pub(crate) static GUESTS: [GuestRow; 2] = [
             "src/library.py",
             "src/main.py",
             "src/pack.py",
+            "src/packages.py",
             "src/tools.py",
             "src/values.py",
         ),
@@ -73,6 +76,7 @@ pub(crate) static GUESTS: [GuestRow; 2] = [
             "tool/package.json",
         ),
     },
+    GuestRow { name: "python-numpy", route: Route::File, files: carried!("python-numpy": "guest.toml") },
 ];
 
 /// The guest of this name.

@@ -109,4 +109,22 @@ mod tests {
             assert!(unpack(wrong.as_slice()).is_err());
         }
     }
+
+    #[test]
+    fn damaged_streams_are_refused_or_read_and_make_no_room_that_they_do_not_fill() {
+        use crate::sandbox::hostile::mutation::Mutations;
+        let header = super::super::tests::header(3_000);
+        let content: Vec<u8> = (0..3_000_u32).map(|n| (n * n) as u8).collect();
+        let whole = pack(Vec::new(), &header, &mut content.as_slice()).unwrap();
+        // Damage before compression comes as far as the header; damage after it, to the decompressor.
+        let plain = zstd::decode_all(whole.as_slice()).unwrap();
+        let again = |bytes: Vec<u8>| zstd::encode_all(bytes.as_slice(), LEVEL).unwrap();
+        let inside = Mutations::new(5, vec![plain]).take(10_000).map(again);
+        for bytes in Mutations::new(6, vec![whole]).take(10_000).chain(inside) {
+            if let Ok((header, state)) = unpack(bytes.as_slice()) {
+                assert_eq!(header.bytes, state.len() as u64);
+                assert!(state.len() < 1 << 20, "{}", state.len());
+            }
+        }
+    }
 }

@@ -38,6 +38,8 @@ pub(crate) use volume::Shared;
 
 /// Folders that a guest may be listing at a time: each listing is in memory.
 const LISTINGS: usize = 64;
+/// Files and folders that it may have open at a time: well below where the engine would have to end it.
+const OPEN: usize = 1_024;
 
 /// The file system of a guest.
 pub(crate) struct Files<'a> {
@@ -286,6 +288,9 @@ impl HostDescriptor for Files<'_> {
         open: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<Resource<Descriptor>> {
+        if self.volumes.places.len() >= OPEN {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
         let Descriptor::Dir(from) = self.real.table.get(&fd)? else { return Err(ErrorCode::NotDirectory.into()) };
         let mut place = self.volumes.place(&fd);
         let asked = Asked { follow: at.contains(PathFlags::SYMLINK_FOLLOW), open, flags };

@@ -18,7 +18,7 @@ mod process;
 mod raw;
 mod seat;
 mod spare;
-mod state;
+pub(crate) mod state;
 mod system;
 mod turn;
 

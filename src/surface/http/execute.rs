@@ -19,7 +19,7 @@ use super::metrics::Metered;
 use super::session::{Begun, cancel};
 use super::tagged;
 use crate::model::{
-    Action, Call, CallId, Fault as Doing, GuestError, Limits, Outcome, Reason, ReasonCode, Resource, Status,
+    Action, Call, CallId, Fault as Doing, GuestError, Limits, Name, Outcome, Reason, ReasonCode, Resource, Status,
 };
 use crate::pep::Answer;
 use crate::surface::visible;
@@ -33,6 +33,10 @@ pub(super) struct Execute {
     code: String,
     #[serde(default)]
     variables: Map<String, Value>,
+    /// The guest that runs it; the usual one when absent.
+    language: Option<String>,
+    /// An id that the client has drawn for it, so that it can be cancelled before its first event.
+    execution: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -68,12 +72,40 @@ pub(super) async fn execute(
     let mut args = Map::new();
     args.insert("code".into(), body.code.into());
     args.insert("variables".into(), body.variables.into());
-    let mut call = app.call(subject, Action::CodeRun, Resource::named(name("python")?), args)?;
+    let guest = guest(&app, body.language.as_deref())?;
+    let mut call = app.call(subject, Action::CodeRun, Resource::named(guest), args)?;
+    if let Some(id) = body.execution {
+        call.id = drawn(&id)?;
+    }
     let begun = app.sessions.begin(&app, &session, Execution::new(call.id.clone()))?;
     call.subject = begun.subject.clone();
     let execution = begun.execution.clone();
     start(&app, begun, call)?;
     answer(&execution).await
+}
+
+/// The guest that `language` names.
+fn guest(app: &App, language: Option<&str>) -> Result<Name, Refusal> {
+    let guests = app.executor.guests();
+    let found = match language {
+        None => guests.first(),
+        Some(asked) => guests.iter().find(|guest| **guest == asked),
+    };
+    let found = found.ok_or_else(|| {
+        let asked = visible(language.unwrap_or_default(), 40);
+        Refusal::malformed(format!("there is no language `{asked}`; there are: {}", guests.join(", ")))
+    })?;
+    name(found)
+}
+
+/// An id that a client has drawn, of the form of the gate's own, so that it cannot be that of a nested call. One that
+/// is on record already is refused by the gate itself.
+fn drawn(id: &str) -> Result<CallId, Refusal> {
+    if id.len() != 32 || !id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        let text = "`execution` is 32 lower-case hexadecimal digits, drawn at random for this program alone";
+        return Err(Refusal::malformed(text));
+    }
+    name(id)
 }
 
 /// `POST /v1/executions/{e}/resume`

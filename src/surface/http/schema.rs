@@ -99,10 +99,11 @@ fn sessions() -> Value {
             json!({"tools": [search], "parent": "4b1c0d6ae2f34f0e9d3a7c5b8e6f1a20", "name": "researcher"}),
         ),
         "NewTools": with_example(object(&["tools"], &json!({"tools": tools})), json!({"tools": [search]})),
-        "Session": object(&["session", "run", "agent", "policy", "imports", "limits"], &json!({
+        "Session": object(&["session", "run", "agent", "policy", "imports", "limits", "scratch"], &json!({
             "session": name(), "run": name(), "agent": name(), "policy": reference("Digest"),
             "imports": list(&text("a module that may be imported")),
             "limits": {"type": ["object", "null"], "description": "bounds of one execution; null when no code may run"},
+            "scratch": {"type": ["string", "null"], "description": "where a program finds the session's own folder; null when the policy gives none"},
         })),
         "Run": object(&["run"], &json!({"run": name()})),
         "Files": object(&["files"], &json!({"files": list(&reference("File"))})),
@@ -118,7 +119,7 @@ fn kept() -> Value {
     let number = json!({"type": "integer", "minimum": 0});
     let point =
         json!({"id": {"type": "string"}, "at": number, "steps": number, "bytes": number, "after": {"type": "string"}});
-    let needed = ["session", "run", "agent", "policy", "imports", "limits", "checkpoint"];
+    let needed = ["session", "run", "agent", "policy", "imports", "limits", "scratch", "checkpoint"];
     json!({
         "Checkpoint": object(&["id", "at", "steps", "bytes"], &point),
         "Checkpoints": object(&["checkpoints"], &json!({"checkpoints": list(&reference("Checkpoint"))})),
@@ -128,7 +129,7 @@ fn kept() -> Value {
         ),
         "Forked": object(&needed, &json!({
             "session": name(), "run": name(), "agent": name(), "policy": reference("Digest"),
-            "imports": list(&text("a module that may be imported")), "limits": {"type": ["object", "null"]},
+            "imports": list(&text("a module that may be imported")), "limits": {"type": ["object", "null"]}, "scratch": {"type": ["string", "null"]},
             "checkpoint": reference("Checkpoint"),
         })),
         "KeptSessions": object(&["sessions"], &json!({"sessions": list(&object(
@@ -184,8 +185,12 @@ fn execution() -> Value {
             object(&["code"], &json!({
                 "code": {"type": "string", "maxLength": Limits::CODE_BYTES},
                 "variables": {"type": "object", "additionalProperties": reference("Tagged")},
+                "language": {"type": "string", "default": "python",
+                    "description": "the guest that runs it: python, javascript, python-numpy; an unknown one is refused with those that there are, the policy says which may be used"},
+                "execution": {"type": "string", "pattern": "^[0-9a-f]{32}$",
+                    "description": "an id drawn by the client, to cancel by before the first event; taken once"},
             })),
-            json!({"code": "x + 1", "variables": {"x": 1}}),
+            json!({"code": "x + 1", "variables": {"x": 1}, "language": "python"}),
         ),
         "Resume": with_example(
             object(&["call"], &json!({"call": name(), "value": reference("Tagged"), "error": error})),
@@ -312,7 +317,7 @@ mod tests {
         let example = &all[name]["examples"][0];
         let properties = all[name]["properties"].as_object().unwrap();
         // What excludes something else that is there.
-        let without = [("Resume", "error"), ("NewSession", "resume")];
+        let without = [("Resume", "error"), ("NewSession", "resume"), ("Execute", "execution")];
         for key in properties.keys().filter(|key| !without.contains(&(name, key.as_str()))) {
             assert!(example.get(key).is_some(), "the example of {name} lacks {key}");
         }

@@ -136,9 +136,13 @@ impl Sessions {
     /// Makes `execution` the one of session `id`.
     ///
     /// # Errors
-    /// A conflict while another has not ended.
+    /// A conflict while another has not ended, and when there is one with its id.
     pub(super) fn begin(&self, app: &App, id: &Name, execution: Arc<Execution>) -> Result<Begun, Refusal> {
         let subject = self.subject(app, id)?;
+        if self.execution(execution.id()).is_ok() {
+            let text = "an execution with this id has begun already; fetch its event, or draw another id for a new one";
+            return Err(Refusal::new(Fault::Conflict, text));
+        }
         self.with(id, |session| {
             if session.is_busy() {
                 let text = "the session's execution has not ended: resume or cancel it first";
@@ -317,6 +321,7 @@ pub(super) fn begin(
         "policy": compiled.policy().digest,
         "imports": code.map_or(&[][..], |code| &code.imports),
         "limits": code.map(|code| code.limits),
+        "scratch": code.and_then(|code| code.scratch.as_ref()).map(|scratch| &scratch.guest),
     }))
 }
 

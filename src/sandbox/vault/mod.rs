@@ -344,6 +344,7 @@ fn now() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
     use super::disk::is_id;
     use super::*;

@@ -317,7 +317,8 @@ mod tests {
         let (name, start, limits) = (Name::new("python").unwrap(), Start::Fresh(system), grant().limits);
         let (guest, code) = (Digest::of(b"g"), Digest::of(b"c"));
         let own = Some(Own { guest: "/scratch".into(), files: Digest::ZERO });
-        let mut recorder = Recorder::new(Head { name, guest, code, start, own, limits, keep: true }, program);
+        let head = Head { name, guest, code, packages: Vec::new(), start, own, limits, keep: true };
+        let mut recorder = Recorder::new(head, program);
         recorder.printed("before\n\u{1b}");
         recorder.asked(&Request { kind: "tool".into(), name: "look".into(), args: Ok(r#"{"n":1}"#.into()) });
         recorder.answered(r#"{"value":2}"#, Mark::Denied(ReasonCode::NoRule));

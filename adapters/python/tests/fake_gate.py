@@ -356,6 +356,9 @@ class FakeGate:
         if method == "DELETE":
             execution.cancelled = True
             execution.replies.put(None)
+            until = time.monotonic() + 1
+            while not execution.ended and time.monotonic() < until:
+                time.sleep(0.005)  # As the sidecar waits, a while.
             return 200, {}
         if self.late:
             self.late = False

@@ -146,7 +146,7 @@ async def test_files_go_in_and_come_out_at_the_real_gate(real: Gate, tmp_path: P
         assert (tmp_path / "out.txt").read_text() == "A,1\nB,2\n"
         (tmp_path / "in.csv").write_text("more")
         assert (await run(executor, "print(open('/work/in.csv').read())")).output == "more\n"
-        full = await run(executor, "open('/work/big', 'wb').write(bytes(100_000))")
+        full = await run(executor, "with open('/work/big', 'wb') as file:\n    file.write(bytes(100_000))")
         assert full.exit_code == 1, "over the quota"
         (tmp_path / "large").write_bytes(bytes(70_000))
         told = await run(executor, "print('on')")

@@ -13,13 +13,14 @@ mod content;
 mod disk;
 mod index;
 mod key;
+mod mark;
 mod seal;
 mod tapes;
 
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,16 +31,13 @@ pub use tapes::TapeReader;
 
 use crate::model::{Digest, Name, Seat, Timestamp};
 use crate::pep::port::{KeepFault, Kept, Point};
-use crate::sandbox::wire;
-use disk::{Bounded, Part, is_id, is_ours};
+use disk::{Bounded, Part, is_ours};
 use index::{Entry, Index, Sheet};
-use seal::{Opener, Sealer, opened, sealed};
+use mark::{INDEX, INDEX_BYTES, mark_of, read_index};
+use seal::{Opener, Sealer, sealed};
 use tapes::Tapes;
 
-const INDEX: &str = "index";
 const TAPES: &str = "tapes";
-/// Bytes of an index at most: 65,536 entries of the longest names.
-const INDEX_BYTES: u64 = 128 << 20;
 
 /// How much may be kept. Something old makes room for something new; what does not fit even so is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,22 +245,6 @@ impl Vault {
         self.forget("session at rest", |entry| entry.sheet.seat == *seat && entry.sheet.class != Class::Point)
     }
 
-    /// Keeps the encoded tape of an execution of `seat`; found again by its digest.
-    ///
-    /// # Errors
-    /// As [`Vault::put`].
-    pub fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
-        self.tapes.put(&self.key, seat, tape)
-    }
-
-    /// The encoded tape of an execution of `seat` with this digest.
-    ///
-    /// # Errors
-    /// As [`Vault::get`].
-    pub fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
-        self.tapes.get(&self.key, seat, digest)
-    }
-
     fn find(&self, seat: &Seat, which: Which<'_>) -> Result<Entry, KeepFault> {
         let index = self.lock();
         let (found, what) = match which {
@@ -348,49 +330,6 @@ impl Vault {
     }
 }
 
-/// The index in `folder`; `None` where nothing was ever kept.
-fn read_index(folder: &Path, key: &VaultKey) -> Result<Option<Index>, KeepFault> {
-    let refused = |text: &str| Err(KeepFault::Refused(format!("the kept sessions are not used: {text}")));
-    let there = |result: io::Result<Vec<u8>>| match result {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(disk::unread(&error)),
-    };
-    let (beside, name) = mark_of(folder).map_err(|error| disk::unread(&error))?;
-    let mark = there(disk::read(&beside.join(&name), 1024))?;
-    let mark = mark.map(|bytes| opened(key, name.as_bytes(), &bytes).ok().and_then(|plain| plain.try_into().ok()));
-    let index = there(disk::read(&folder.join(INDEX), INDEX_BYTES))?;
-    let index = index.map(|bytes| {
-        let plain = opened(key, INDEX.as_bytes(), &bytes)?;
-        wire::parse::<Index>(&plain)
-    });
-    let files = disk::list(folder).map_err(|error| disk::unread(&error))?;
-    match (index, mark) {
-        (None, None) if files.iter().any(|(name, _)| is_id(name)) => {
-            refused("their index is gone; restore it from a backup, or remove the folder to begin anew")
-        }
-        (None, None) => Ok(None),
-        (None, Some(_)) => refused("their index is gone; restore it from a backup, or remove folder and mark"),
-        (Some(Err(_)), _) | (_, Some(None)) => {
-            refused("their index was changed, or the key is another one; restore both from one backup")
-        }
-        // A crash between the first index and the first mark.
-        (Some(Ok(index)), None) if index.counter == 0 => Ok(Some(index)),
-        (Some(Ok(_)), None) => refused("the mark beside the folder is gone; restore it from a backup"),
-        (Some(Ok(index)), Some(Some(mark))) if index.counter < u64::from_le_bytes(mark) => {
-            refused("their index is older than it was; somebody put an old one back")
-        }
-        (Some(Ok(index)), Some(Some(_))) => Ok(Some(index)),
-    }
-}
-
-/// Where the mark of the vault in `folder` lies: beside it, under its name.
-fn mark_of(folder: &Path) -> io::Result<(&Path, String)> {
-    let (parent, name) = folder.parent().zip(folder.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    Ok((parent, format!("{}-mark", name.to_string_lossy())))
-}
-
 fn fresh() -> Result<String, KeepFault> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| KeepFault::Failed("there is no randomness for a name".into()))?;
@@ -406,6 +345,7 @@ fn now() -> Timestamp {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::disk::is_id;
     use super::*;
     use crate::sandbox::wire::System;
 

@@ -21,6 +21,24 @@ const ROOM: u64 = 1 << 20;
 /// Of zstd: every execution waits for it.
 const LEVEL: i32 = 1;
 
+impl super::Vault {
+    /// Keeps the encoded tape of an execution of `seat`; found again by its digest.
+    ///
+    /// # Errors
+    /// [`KeepFault::Full`] when it does not fit, [`KeepFault::Failed`] otherwise; nothing has changed then.
+    pub fn put_tape(&self, seat: &Seat, tape: &[u8]) -> Result<Digest, KeepFault> {
+        self.tapes.put(&self.key, seat, tape)
+    }
+
+    /// The encoded tape of an execution of `seat` with this digest.
+    ///
+    /// # Errors
+    /// As [`TapeReader::get`].
+    pub fn get_tape(&self, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
+        get(&self.tapes.folder, &self.key, seat, digest)
+    }
+}
+
 /// The tapes of a vault, to be read only: nothing is changed and no lock is needed, so that it works beside a gate.
 pub struct TapeReader {
     folder: PathBuf,
@@ -93,10 +111,6 @@ impl Tapes {
         table.files.push_back((name, bytes));
         table.bytes += bytes;
         Ok(digest)
-    }
-
-    pub(super) fn get(&self, key: &VaultKey, seat: &Seat, digest: &Digest) -> Result<Vec<u8>, KeepFault> {
-        get(&self.folder, key, seat, digest)
     }
 }
 

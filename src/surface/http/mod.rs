@@ -26,6 +26,7 @@ mod schema;
 mod serve;
 mod session;
 mod tagged;
+mod tools;
 
 pub use config::{Config, Shutdown, Stop};
 pub use listener::{Addresses, ServeFault};

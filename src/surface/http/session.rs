@@ -2,7 +2,7 @@
 //!
 //! A session's id is made here from 128 random bits; what it has spent and seen is the gate's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::body::{Id, Strict};
 use super::error::{Fault, Refusal};
 use super::execution::{Execution, Parting, no_execution};
 use super::keep;
+use super::tools::check_tools;
 use crate::model::{Limits, Name, Subject};
 use crate::pep::port::ToolSpec;
 use crate::surface::lock;
@@ -374,62 +375,4 @@ pub(super) async fn delete(State(app): State<Arc<App>>, Id(id): Id) -> Result<Js
     let closing = tokio::spawn(async move { close(&app, id, Parting::Forget).await });
     closing.await.map_err(|_| Refusal::internal())??;
     Ok(Json(json!({})))
-}
-
-/// Tool and parameter names become names in generated code: identifiers, each once.
-fn check_tools(tools: &[ToolSpec]) -> Result<(), Refusal> {
-    if tools.len() > Limits::TOOLS {
-        return Err(Refusal::malformed(format!("a session has at most {} tools", Limits::TOOLS)));
-    }
-    check_names(tools.iter().map(|tool| &tool.name), "tool")?;
-    tools.iter().try_for_each(|tool| check_names(tool.params.iter().map(|param| &param.name), "parameter"))
-}
-
-fn check_names<'n>(names: impl Iterator<Item = &'n Name>, what: &str) -> Result<(), Refusal> {
-    let mut seen = HashSet::new();
-    for name in names {
-        if !is_identifier(name.as_str()) {
-            return Err(Refusal::malformed(format!("the {what} name `{name}` is not a Python identifier in ASCII")));
-        }
-        if !seen.insert(name) {
-            return Err(Refusal::malformed(format!("the {what} name `{name}` is there twice")));
-        }
-    }
-    Ok(())
-}
-
-fn is_identifier(text: &str) -> bool {
-    !text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pep::port::Param;
-
-    fn tool(name: &str, params: &[&str]) -> ToolSpec {
-        let param = |name: &&str| Param { name: Name::new(*name).unwrap(), required: true };
-        ToolSpec {
-            name: Name::new(name).unwrap(),
-            description: String::new(),
-            params: params.iter().map(param).collect(),
-            is_final: false,
-            is_agent: false,
-        }
-    }
-
-    #[test]
-    fn tools_have_distinct_identifiers() {
-        assert!(check_tools(&[tool("search", &["query", "n"]), tool("_x1", &[])]).is_ok());
-        for bad in [
-            vec![tool("a.b", &[])],
-            vec![tool("1a", &[])],
-            vec![tool("a", &[]), tool("a", &[])],
-            vec![tool("a", &["x", "x"])],
-            vec![tool("a", &["x:y"])],
-            vec![tool("a", &[]); Limits::TOOLS + 1],
-        ] {
-            assert!(check_tools(&bad).is_err());
-        }
-    }
 }

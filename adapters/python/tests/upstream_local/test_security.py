@@ -245,7 +245,8 @@ def test_the_aftermath_touches_every_canary_where_nothing_holds_it(stage: Stage)
 
 def test_what_a_policy_grants_is_seen_by_the_canaries(stage: Stage) -> None:
     folder = stage.canaries.file.parent
-    granted = policy(["*"], 20, (), files=f'[[code.file]]\nguest = "{folder}"\nhost = "{folder}"\naccess = "write"\n')
+    row = f'[[code.file]]\nguest = "{folder}"\nhost = "{folder}"\naccess = "write"\nbytes = 1_000_000\nfiles = 1_000\n'
+    granted = policy(["*"], 20, (), files=row)
     stage.canaries.restore()
     with weir.GateExecutor(sidecar=stage.gates.gate(granted)) as executor:
         output = told(executor, stage.aftermath())

@@ -21,20 +21,6 @@ pub(crate) mod tape;
 #[path = "../../src/sandbox/wire.rs"]
 pub(crate) mod wire;
 
-pub mod vault {
-    //! The stream of a kept session, as it is once its seal was opened.
-
-    #[path = "../../../../src/sandbox/vault/content.rs"]
-    mod content;
-
-    /// A stream is refused, or gives a state of the length that it says.
-    pub fn kept(bytes: &[u8]) {
-        if let Ok((header, state)) = content::unpack(bytes) {
-            assert_eq!(header.bytes, state.len() as u64);
-        }
-    }
-}
-
 /// One program and what it may use, as the library has it.
 pub(crate) struct Work<'a> {
     pub(crate) code: &'a str,

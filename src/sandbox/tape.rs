@@ -5,6 +5,8 @@
 //! and stands in the receipt. A tape is bounded; one that grows beyond its bound is given up, and the
 //! execution is not. This file records, `diff.rs` compares; neither runs nor stores anything.
 
+// Said, so that `fuzz/` finds it too.
+#[path = "tape/diff.rs"]
 mod diff;
 
 use serde::{Deserialize, Serialize};

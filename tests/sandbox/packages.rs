@@ -288,3 +288,18 @@ fn what_a_package_does_when_it_is_imported_reaches_nothing() {
     let outcome = run_in(&fresh(), "import weir_syntax", &grant, &desk);
     assert_eq!(kind(&outcome), "SyntaxError", "{:?}", outcome.error);
 }
+
+#[test]
+fn a_package_that_only_asks_for_the_size_of_an_integer_is_told_and_nobody_else_finds_ctypes() {
+    let asks = "from ctypes import c_long, sizeof\nBITS = 8 * sizeof(c_long)\n";
+    let wheel = wheel("weir-sizes", &[("weir_sizes.py", asks), ("weir_native.py", "from ctypes import CDLL\n")]);
+    let prepared = prepared(std::slice::from_ref(&wheel)).unwrap();
+    let failed: Vec<&str> = prepared.failed.iter().map(|(module, _)| module.as_str()).collect();
+    assert_eq!(failed, ["weir_native"], "{:?}", prepared.failed);
+    let mut grant = grant();
+    grant.imports.push("ctypes".into());
+    grant.packages = vec![wheel.0];
+    let run = |code: &str| run_in(&fresh(), code, &grant, &Desk::default());
+    assert_eq!(run("import weir_sizes\nweir_sizes.BITS").output, json!(32));
+    assert!(message(&run("import ctypes")).starts_with("ctypes is not in this sandbox"));
+}

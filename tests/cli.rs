@@ -71,6 +71,25 @@ fn run_prints_the_output_and_exits_zero() {
 }
 
 #[test]
+fn run_takes_a_language_and_the_policy_decides_whether_it_may_be_used() {
+    let home = Home::new();
+    let run =
+        |language: &str| home.weir(&["run", "--policy", POLICY, "--language", language, "examples/scripts/hello.py"]);
+    exits(&run("python"), 0);
+    let denied = run("javascript");
+    exits(&denied, 3);
+    assert!(
+        err(&denied).contains("code.run in javascript") && err(&denied).contains("languages python"),
+        "{}",
+        err(&denied)
+    );
+    let unknown = run("perl");
+    exits(&unknown, 2);
+    assert!(err(&unknown).contains("python, javascript, python-numpy"), "{}", err(&unknown));
+    exits(&home.weir(&["policy", "check", "examples/javascript/policy.toml"]), 0);
+}
+
+#[test]
 fn run_exits_by_what_happened() {
     let home = Home::new();
     let denied = home.run("import socket\n");

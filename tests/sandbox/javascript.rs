@@ -22,7 +22,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
 
 /// True, and said past the runner's capture, on a machine that has neither the guest nor what builds it: `.ci/run` counts
 /// the line.
-fn skipped() -> bool {
+pub fn skipped() -> bool {
     let starts = |program: &&str| Command::new(program).arg("--version").output().is_ok();
     let built = || Guest::all(None).unwrap().iter().any(|guest| guest.name == "javascript" && guest.is_built());
     if ["node", "npm"].iter().all(starts) || built() {

@@ -266,7 +266,7 @@ fn a_tape_that_is_gone_or_no_tape_or_of_another_build_is_told() {
     let folder = place.home.path().join(Vault::FOLDER).join("tapes");
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort_by_key(|path| std::fs::metadata(path).unwrap().modified().unwrap());
-    let build = Guest::all(None).unwrap().into_iter().find(|guest| guest.name == "python").unwrap().digest;
+    let build = Guest::all(None).unwrap().into_iter().find(|guest| guest.name == "python").unwrap().digest.unwrap();
     let mut older = build.clone();
     older.replace_range(0..1, if build.starts_with('0') { "1" } else { "0" });
     let old = place.forged("one", one, format!("sha256:{build}").as_bytes(), format!("sha256:{older}").as_bytes());

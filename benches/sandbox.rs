@@ -6,16 +6,17 @@
 use std::fs;
 use std::hint::black_box;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use weir::model::{
     Action, Amounts, Checkpoint, Clock, CodeGrant, CodeLimits, Decision, Digest, Effect, Keep, Kind, Millis, Name,
     Outcome, Randomness, Reason, ReasonCode, Record, Seat, Status,
 };
 use weir::pep::Answer;
 use weir::pep::port::{Executor as _, Inner, Param, ToolSpec};
-use weir::sandbox::{Key, Sandbox, SandboxConfig, Wall};
+use weir::sandbox::{Caps, Key, Sandbox, SandboxConfig, Vault, VaultKey, Wall};
 
 /// A gate that allows everything and does nothing.
 struct Open;
@@ -129,10 +130,10 @@ fn shown(time: Duration) -> String {
     if micros < 1_000.0 { format!("{micros:.1} us") } else { format!("{:.2} ms", micros / 1_000.0) }
 }
 
-/// Proportional set size of this process, bytes.
-fn pss() -> u64 {
-    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap_or_default();
+/// Memory that a process has to itself, bytes.
+fn private(process: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("RssAnon:")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
@@ -150,22 +151,22 @@ impl Bench {
 
     fn start(&self) {
         let fresh = |index: usize| name(&format!("fresh{index}"));
-        let first = |index: usize| assert_eq!(self.run(&fresh(index), "1 + 1").output, json!(2));
+        let first = |index: usize| assert_eq!(self.run(&fresh(index), "print(1 + 1)").logs, "2\n");
         let close = |index: usize| self.sandbox.close(&seat(&fresh(index)));
-        row("start to first result, fresh interpreter", paced(200, Duration::from_millis(5), first), "<= 1.5 ms");
+        row("start to first result, fresh interpreter", paced(200, Duration::from_millis(5), first), "");
         (0..200).for_each(close);
         let whole = |index: usize| {
             first(index);
             close(index);
         };
-        row("the same with teardown", paced(200, Duration::from_millis(5), whole), "");
+        row("the same with teardown", paced(200, Duration::from_millis(5), whole), "<= 1 ms, then 0.3");
         row("the same, one after another without a pause", timed(200, whole), "");
     }
 
     fn steps(&self) {
         let session = name("steps");
         self.run(&session, "x = 1");
-        row("step in a live session", timed(2_000, |_| drop(black_box(self.run(&session, "x + 1")))), "");
+        row("step in a live session", timed(2_000, |_| drop(black_box(self.run(&session, "x + 1")))), "<= 60 us");
     }
 
     fn calls(&self) {
@@ -173,7 +174,7 @@ impl Bench {
         let (few, many) = (100, 10_100);
         let spent =
             |calls: usize| timed(15, |_| drop(self.run(&session, &format!("for i in range({calls}): echo(i)"))));
-        row("nested call with arguments, gate excluded", each(spent(few), spent(many), many - few), "");
+        row("nested call with arguments, gate excluded", each(spent(few), spent(many), many - few), "<= 20 us");
         let raw =
             "from wit_world.imports import host\ndef raw(n):\n    for i in range(n): host.call('tool', 'echo', '{}')";
         let mut grant = self.grant.clone();
@@ -184,13 +185,89 @@ impl Bench {
         row("nested call raw", each(spent(few), spent(many), many - few), "");
     }
 
+    /// Fresh executions a second with `agents` asking at once, each with a worker of its own.
+    fn throughput(&self, agents: usize) {
+        let (each, started) = (2_000, Instant::now());
+        std::thread::scope(|scope| {
+            for agent in 0..agents {
+                scope.spawn(move || {
+                    let seat = Seat { agent: name(&format!("agent{agent}")), ..seat(&name("fresh")) };
+                    let key = Key { seat, guest: "python".into(), run: name("r") };
+                    let grant = CodeGrant { keep: Keep::Nothing, ..self.grant.clone() };
+                    for _ in 0..each {
+                        let outcome = self.sandbox.run(&key, "print(1 + 1)", &Map::new(), &grant, &Open);
+                        assert_eq!(outcome.logs, "2\n");
+                    }
+                });
+            }
+        });
+        let rate = (each * agents) as f64 / started.elapsed().as_secs_f64();
+        println!(
+            "{:<46} {rate:>8.0}/s   goal >= 3,000/s on two cores",
+            format!("fresh executions, {agents} agents at once")
+        );
+    }
+
     fn memory(&self) {
-        let count = 100;
-        let before = pss();
+        let count = 1_000;
+        let all = || self.sandbox.processes().into_iter().map(private).sum::<u64>() + private(std::process::id());
+        self.run(&name("idle"), "x = 1");
+        let before = all();
         (0..count).for_each(|index| drop(self.run(&name(&format!("idle{index}")), "x = 1")));
-        let each = pss().saturating_sub(before) / count;
-        println!("{:<46} {:>6.2} MiB", "memory of an idle session after one step (PSS)", each as f64 / 1048576.0);
+        let each = all().saturating_sub(before) / count;
+        let what = "private memory of an idle session, of 1,000";
+        println!("{what:<46} {:>6.2} MiB   goal <= 1.5 MiB", each as f64 / 1048576.0);
         (0..count).for_each(|index| self.sandbox.close(&seat(&name(&format!("idle{index}")))));
+    }
+
+    /// What it costs to keep a session on disk; the sandbox must have a vault.
+    fn keeping(&self) {
+        let (session, runs) = (name("kept"), 30);
+        self.run(&session, "x = list(range(1000))");
+        let keeper = self.sandbox.keeper().expect("it keeps sessions");
+        row("checkpoint, durable", timed(runs, |_| drop(keeper.checkpoint(&seat(&session)).expect("kept"))), "");
+        row(
+            "a session to disk",
+            {
+                let mut times = Vec::new();
+                for _ in 0..runs {
+                    self.run(&session, "x");
+                    let started = Instant::now();
+                    self.sandbox.rest(&seat(&session));
+                    times.push(started.elapsed());
+                }
+                times.sort();
+                Times { best: times[0], middle: times[runs / 2], high: times[runs * 9 / 10] }
+            },
+            "",
+        );
+        row(
+            "its next step, back from disk",
+            {
+                let mut times = Vec::new();
+                for _ in 0..runs {
+                    self.sandbox.rest(&seat(&session));
+                    let started = Instant::now();
+                    self.run(&session, "x");
+                    times.push(started.elapsed());
+                }
+                times.sort();
+                Times { best: times[0], middle: times[runs / 2], high: times[runs * 9 / 10] }
+            },
+            "",
+        );
+        for (what, grant) in [
+            (
+                "step with a checkpoint before it, durable",
+                CodeGrant { checkpoint: Checkpoint::Step, ..self.grant.clone() },
+            ),
+            ("step on a tape, durable", CodeGrant { record: Record::Tape, ..self.grant.clone() }),
+        ] {
+            let session = name(what.split(' ').nth(2).expect("a word"));
+            let run = |_| drop(self.sandbox.run(&key(&session), "1 + 1", &Map::new(), &grant, &Open));
+            run(0);
+            row(what, timed(50, run), "");
+        }
     }
 
     fn speed(&self) {
@@ -235,12 +312,18 @@ fn native(python: &str, code: &str) -> Duration {
     Duration::from_secs_f64(text.trim().parse().expect("seconds"))
 }
 
-fn main() {
-    let opened = Instant::now();
-    let sandbox = Sandbox::open(SandboxConfig::new(wall())).expect("the sandbox opens");
-    println!("open (guest cached): {}", shown(opened.elapsed()));
-    let bench = Bench { sandbox, grant: grant() };
+fn opened(change: impl FnOnce(&mut SandboxConfig)) -> Bench {
+    let mut config = SandboxConfig::new(wall());
+    change(&mut config);
+    let bench = Bench { sandbox: Sandbox::open(config).expect("the sandbox opens"), grant: grant() };
     (0..10).for_each(|_| drop(bench.run(&name("warm"), "1")));
+    bench
+}
+
+fn main() {
+    let started = Instant::now();
+    let bench = opened(|_| {});
+    println!("open (guest cached) and ten steps: {}", shown(started.elapsed()));
     println!("\n{:<46} {:>10} {:>10} {:>10}   goal", "what", "best", "p50", "p90");
     bench.start();
     bench.steps();
@@ -248,6 +331,19 @@ fn main() {
     let python = python();
     let peer = || Command::new(&python).args(["-I", "-c", "print(1 + 1)"]).output().expect("python3 runs");
     row("peer: python3 -c as a subprocess, no sandbox", timed(50, |_| drop(black_box(peer()))), "");
+    bench.throughput(1);
+    bench.throughput(2);
     bench.memory();
     bench.speed();
+    drop(bench);
+    println!("\nwith a store");
+    let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let key = VaultKey::beside(store.path()).expect("a key");
+    let vault = Vault::open(store.path().join(Vault::FOLDER), key, Caps::default()).expect("a vault");
+    opened(|config| config.vault = Some(Arc::new(vault))).keeping();
+    println!("\nwithout the second wall");
+    let bench = opened(|config| config.wall = Wall::DangerousNone);
+    bench.start();
+    bench.steps();
+    bench.calls();
 }

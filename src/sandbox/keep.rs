@@ -112,6 +112,9 @@ impl Sandbox {
         while let Some(seat) = self.sessions.surplus() {
             self.shelve(&seat, "too many sessions were open, and this one was unused for the longest time");
         }
+        if !self.memory_watch.is_due() {
+            return;
+        }
         for _ in 0..AT_ONCE {
             if self.workers.private_bytes() <= self.live_bytes {
                 return;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::eager;
 use super::wire::{Order, Report, receive, send};
 
 /// How long a worker may take to finish a frame that it has begun, or to take one; a byte now and then does not help it.
@@ -89,6 +90,7 @@ impl Lane {
 
     fn readable(&self, patience: Duration) -> io::Result<bool> {
         let until = Instant::now() + patience;
+        eager::look(&self.stream.stream);
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let wait = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };

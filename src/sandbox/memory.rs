@@ -1,6 +1,27 @@
 //! How much memory there is and how much of it workers have to themselves, as the kernel says.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the workers' memory is looked at: what the kernel says costs as much as a step.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Says when the memory is to be looked at.
+#[derive(Default)]
+pub(crate) struct Watch(Mutex<Option<Instant>>);
+
+impl Watch {
+    /// True at most once in a while.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
 
 /// Half of this machine's memory, bytes; where the kernel does not say how much there is, 2 GiB.
 pub(crate) fn half() -> u64 {
@@ -24,6 +45,12 @@ fn line(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watch_is_due_at_first_and_not_at_once_again() {
+        let watch = Watch::default();
+        assert!(watch.is_due() && !watch.is_due());
+    }
 
     #[test]
     fn the_kernels_lines_are_read() {

@@ -8,6 +8,7 @@
 mod builder;
 mod cache;
 mod compile;
+mod eager;
 mod exchange;
 mod fault;
 mod forge;
@@ -108,6 +109,7 @@ pub struct Sandbox {
     cache: Cache,
     memory_bytes: u64,
     live_bytes: u64,
+    memory_watch: memory::Watch,
     /// What workers have of each guest with each set of packages that has been asked for.
     guests: Mutex<BTreeMap<(&'static str, Option<Digest>), Base>>,
     workers: Arc<Workers>,
@@ -213,7 +215,8 @@ impl Sandbox {
             let kept = vault.iter().flat_map(|vault| vault.list()).map(|kept| kept.seat).collect::<Vec<_>>();
             scratches.clear_stale(&kept).map_err(|fault| SandboxFault::Grant(fault.to_string()))?;
         }
-        Ok(Self { cache, memory_bytes, live_bytes, guests, workers, sessions, scratches, vault })
+        let memory_watch = memory::Watch::default();
+        Ok(Self { cache, memory_bytes, live_bytes, memory_watch, guests, workers, sessions, scratches, vault })
     }
 
     /// Ids of the processes in which agents' programs run, for whoever watches them; none behind

@@ -6,7 +6,7 @@
 use std::env;
 use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -145,7 +145,7 @@ fn next_lane(gate: &UnixStream) -> Option<UnixStream> {
             _ => None,
         });
         match lane {
-            Some(lane) => return Some(UnixStream::from(OwnedFd::from(lane))),
+            Some(lane) => return Some(UnixStream::from(lane)),
             None if heard.bytes == 0 => return None,
             None => {}
         }

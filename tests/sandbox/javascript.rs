@@ -22,6 +22,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
 
 /// True, and said past the runner's capture, on a machine that has neither the guest nor what builds it: `.ci/run` counts
 /// the line.
+#[expect(clippy::explicit_write, reason = "eprintln! is what the runner captures")]
 pub fn skipped() -> bool {
     let starts = |program: &&str| Command::new(program).arg("--version").output().is_ok();
     let built = || Guest::all(None).unwrap().iter().any(|guest| guest.name == "javascript" && guest.is_built());
@@ -102,7 +103,7 @@ fn complaint(case: &Case, outcome: &Outcome, desk: &Desk) -> Option<String> {
     let told = format!("{:?} {:?} output {} logs {:?}", outcome.status, outcome.error, outcome.output, outcome.logs);
     let expected = case.output.as_deref().map(|text| serde_json::from_str::<Value>(text).unwrap());
     let wrong = word(outcome) != case.status
-        || expected.is_some_and(|value| value.to_string() != outcome.output.to_string())
+        || expected.is_some_and(|value| value != outcome.output)
         || case.logs.as_ref().is_some_and(|logs| *logs != outcome.logs)
         || case.kind.as_ref().is_some_and(|wanted| wanted != kind(outcome))
         || case.message.iter().any(|part| !message(outcome).contains(part))

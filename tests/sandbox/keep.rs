@@ -275,8 +275,8 @@ fn a_changed_byte_on_disk_is_a_fresh_session_that_is_told_why() {
     let (store, one) = (Store::new(), name("one"));
     prints(&store.open(), &one, "x = 'secret-in-memory'");
     let folder = store.at().join(Vault::FOLDER);
-    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let file = files.filter(|path| path.file_name().is_some_and(|n| n.len() == 32)).next().unwrap();
+    let mut files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.find(|path| path.file_name().is_some_and(|n| n.len() == 32)).unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
     assert!(!bytes.windows(16).any(|window| window == b"secret-in-memory"), "sealed");
     let middle = bytes.len() / 2;

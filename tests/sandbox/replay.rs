@@ -1,6 +1,6 @@
 //! Executions run again from their tapes: the same bit for bit, or the first difference, or why nothing can be said.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -257,15 +257,21 @@ fn hex(text: &str) -> Vec<u8> {
 #[test]
 fn a_tape_that_is_gone_or_no_tape_or_of_another_build_is_told() {
     let place = Place::new();
+    let folder = place.home.path().join(Vault::FOLDER).join("tapes");
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut newest = || {
+        let all = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+        files.extend(all.filter(|path| !files.contains(path)).collect::<Vec<_>>());
+        files.last().unwrap().clone()
+    };
     let one = place.tape("one", "x = 1", &taped(), &tools());
+    let first = newest();
     let two = place.tape("one", "x + 1", &taped(), &tools());
+    let second = newest();
     assert!(place.cannot("one", Digest::ZERO).contains("no tape of this execution"));
     assert!(place.cannot("other", one).contains("no tape of this execution"), "another session's");
     let junk = place.vault.put_tape(&seat("one"), b"weirtap1 and then junk").unwrap();
     assert!(place.cannot("one", junk).contains("not a tape"));
-    let folder = place.home.path().join(Vault::FOLDER).join("tapes");
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
-    files.sort_by_key(|path| std::fs::metadata(path).unwrap().modified().unwrap());
     let build = Guest::all(None).unwrap().into_iter().find(|guest| guest.name == "python").unwrap().digest.unwrap();
     let mut older = build.clone();
     older.replace_range(0..1, if build.starts_with('0') { "1" } else { "0" });
@@ -273,14 +279,14 @@ fn a_tape_that_is_gone_or_no_tape_or_of_another_build_is_told() {
     let said = place.cannot("one", old);
     assert!(said.contains(&older) && said.contains(&build) && said.contains("guest python"), "{said}");
     // The first tape of the chain has gone.
-    std::fs::remove_file(&files[0]).unwrap();
+    std::fs::remove_file(&first).unwrap();
     let said = place.cannot("one", two);
     assert!(said.contains("the step 1 before it") && said.contains("no tape of this execution"), "{said}");
     // A tape whose file was changed.
-    let mut bytes = std::fs::read(&files[1]).unwrap();
+    let mut bytes = std::fs::read(&second).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    std::fs::write(&files[1], bytes).unwrap();
+    std::fs::write(&second, bytes).unwrap();
     let said = place.cannot("one", two);
     assert!(said.contains("changed") && !said.contains("before"), "{said}");
 }

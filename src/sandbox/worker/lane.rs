@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::sandbox::eager;
 use crate::sandbox::wire::{Order, Report, Request, receive, send};
 
 /// Printed bytes that are gathered before they are sent.
@@ -44,7 +45,11 @@ impl Lane {
     /// # Errors
     /// The gate has gone, or sent what is no order.
     pub(crate) fn order(&self) -> io::Result<Order> {
-        receive(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.buffer().is_empty() {
+            eager::look(&self.stream);
+        }
+        receive(&mut *heard)
     }
 
     /// Says something to the gate, after everything that was printed.

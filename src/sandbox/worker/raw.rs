@@ -196,7 +196,8 @@ impl Range {
     /// Makes `from..to` readable and writable; it is zero.
     fn open(&self, from: usize, to: usize) -> io::Result<()> {
         // SAFETY: callers stay within the reservation, whose addresses are our own.
-        Ok(unsafe { mprotect(self.at(from), to - from, MprotectFlags::READ | MprotectFlags::WRITE)? })
+        unsafe { mprotect(self.at(from), to - from, MprotectFlags::READ | MprotectFlags::WRITE)? };
+        Ok(())
     }
 
     /// Forgets everything written in the first `size` bytes and closes those behind `image`.

@@ -126,8 +126,8 @@ fn a_folder_to_write_has_a_quota_and_one_to_read_has_none() {
 #[test]
 fn a_scratch_is_a_guest_path_and_a_quota() {
     let scratch = |rest: &str| format!("[code.scratch]\n{rest}");
-    let code = read(&format!("{HEAD}{}", scratch("guest = \"/work\"\nbytes = 4096\nfiles = 3"))).code.unwrap();
-    assert_eq!(code.scratch, Some(Scratch { guest: "/work".into(), quota: Quota { bytes: 4096, files: 3 } }));
+    let code = read(&format!("{HEAD}{}", scratch("guest = \"/desk\"\nbytes = 4096\nfiles = 3"))).code.unwrap();
+    assert_eq!(code.scratch, Some(Scratch { guest: "/desk".into(), quota: Quota { bytes: 4096, files: 3 } }));
     refused(&scratch("bytes = 1\nfiles = 1"), 1, "[code.scratch] lacks `guest`");
     refused(&scratch("guest = \"/w\"\nfiles = 1"), 1, "lacks `bytes`");
     refused(&scratch("guest = \"/w\"\nbytes = 1"), 1, "lacks `files`");

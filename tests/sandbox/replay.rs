@@ -316,9 +316,9 @@ fn a_gate_without_a_store_does_not_run_what_must_be_recorded() {
 fn a_session_with_a_folder_is_replayed_in_an_empty_one() {
     let place = Place::new();
     let quota = Quota { bytes: 1 << 20, files: 50 };
-    let grant = CodeGrant { scratch: Some(Scratch { guest: "/work".into(), quota }), ..taped() };
-    let first = place.tape("one", "open('/work/a', 'w').write('abc')", &grant, &tools());
-    let code = "import os\nprint(open('/work/a').read(), sorted(os.listdir('/work')))\nopen('/work/b', 'w').write('x')";
+    let grant = CodeGrant { scratch: Some(Scratch { guest: "/desk".into(), quota }), ..taped() };
+    let first = place.tape("one", "open('/desk/a', 'w').write('abc')", &grant, &tools());
+    let code = "import os\nprint(open('/desk/a').read(), sorted(os.listdir('/desk')))\nopen('/desk/b', 'w').write('x')";
     let second = place.run("one", code, &grant, &tools());
     assert_eq!((second.status, second.files.len()), (Status::Done, 1), "{}", message(&second));
     place.identical("one", first);
@@ -327,7 +327,7 @@ fn a_session_with_a_folder_is_replayed_in_an_empty_one() {
     assert_eq!(place.sandbox.files(&seat("one")).unwrap().len(), 2, "the session's own folder is as it was");
     // What somebody else put there is on no tape.
     place.sandbox.write(&seat("one"), "given", b"from outside").unwrap();
-    let third = place.tape("one", "print(open('/work/given').read())", &grant, &tools());
+    let third = place.tape("one", "print(open('/desk/given').read())", &grant, &tools());
     let said = place.cannot("one", third);
     assert!(said.contains("step 3 of 3") && said.contains("its folder held files"), "{said}");
     assert_eq!(left(&place.home.path().join("scratch")), 1, "replays leave no folder behind");

@@ -23,7 +23,7 @@ PROFILE = Path(__file__).resolve().parents[3] / "policies" / "profiles" / "autog
 class Far:
     """A session's folder, for the folder's own tests."""
 
-    def __init__(self, scratch: str | None = "/work") -> None:
+    def __init__(self, scratch: str | None = "/desk") -> None:
         self.id, self.scratch = "one", scratch
         self.files: dict[str, bytes] = {}
 
@@ -128,7 +128,7 @@ def test_a_configuration_holds_the_folder() -> None:
 def real(weir_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     path = derive(PROFILE, {}, [], [], tmp_path_factory.mktemp("policy"))
     text = path.read_text("utf-8")
-    scratch = '[code.scratch]\nguest = "/work"\nbytes = 65_536\nfiles = 20\n\n[code.limits]'
+    scratch = '[code.scratch]\nguest = "/desk"\nbytes = 65_536\nfiles = 20\n\n[code.limits]'
     assert text.count("[code.limits]") == 1
     path.write_text(text.replace("[code.limits]", scratch), "utf-8")
     with weir.Sidecar(path) as sidecar:
@@ -140,13 +140,13 @@ def real(weir_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 async def test_files_go_in_and_come_out_at_the_real_gate(real: Gate, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("a,1\nb,2\n")
     async with GateCodeExecutor(sidecar=real, work_dir=tmp_path) as executor:
-        code = "text = open('/work/in.csv').read()\nopen('/work/out.txt', 'w').write(text.upper())\nprint(len(text))"
+        code = "text = open('/desk/in.csv').read()\nopen('/desk/out.txt', 'w').write(text.upper())\nprint(len(text))"
         result = await run(executor, code)
         assert (result.exit_code, result.output) == (0, "8\n") and len(result.receipts) == 1
         assert (tmp_path / "out.txt").read_text() == "A,1\nB,2\n"
         (tmp_path / "in.csv").write_text("more")
-        assert (await run(executor, "print(open('/work/in.csv').read())")).output == "more\n"
-        full = await run(executor, "with open('/work/big', 'wb') as file:\n    file.write(bytes(100_000))")
+        assert (await run(executor, "print(open('/desk/in.csv').read())")).output == "more\n"
+        full = await run(executor, "with open('/desk/big', 'wb') as file:\n    file.write(bytes(100_000))")
         assert full.exit_code == 1, "over the quota"
         (tmp_path / "large").write_bytes(bytes(70_000))
         told = await run(executor, "print('on')")

@@ -11,6 +11,7 @@ mod line;
 mod nest;
 mod operate;
 pub mod port;
+pub mod share;
 mod stage;
 mod state;
 

@@ -1,0 +1,408 @@
+//! Budgets that several gates share: drawing allowance when it runs short, giving back what is not needed.
+//!
+//! A draw is journalled before it can be spent, a return before the database hears of it: what the database holds for a
+//! gate is never less than what the gate's journal counts on. Everything that waits stands outside the critical section;
+//! for each pot one statement is under way at a time, and whoever needs the same pot meanwhile is drawn for along with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Gate;
+use super::gate::{InForce, Locked};
+use super::port::{Claim, Holding, JournalFault, Opening, Pot, Ticket, Treasury, TreasuryFault};
+use super::share::excess;
+use crate::audit::Body;
+use crate::ledger::{AccountId, Allowance, Limit};
+use crate::model::{Amounts, Digest, Millis, Reason, ReasonCode, Subject, Timestamp};
+
+/// What a gate knows of its pots besides the journal: whose turn it is, and what was last heard.
+#[derive(Default)]
+pub(super) struct Pots {
+    pub(super) treasury: Option<Arc<dyn Treasury>>,
+    turns: Mutex<BTreeMap<Pot, Arc<Turn>>>,
+    opening: Mutex<Option<Opening>>,
+    tranches: AtomicU64,
+}
+
+/// One statement at a time for each pot.
+struct Turn {
+    one: Mutex<()>,
+    /// What all that wait for their turn need, together.
+    wanted: AtomicU64,
+    /// What was left in the pot when the database last spoke of it.
+    room: AtomicU64,
+    /// What was in use when the keeper last looked, and since when it is so.
+    rest: Mutex<(u64, Timestamp)>,
+    /// A statement was lost: the database may hold more for this gate than the journal counts on.
+    owed: Mutex<bool>,
+}
+
+/// A budget that several gates share, as the policy in force has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shared {
+    /// Its place among the limits.
+    pub at: usize,
+    /// What a draw takes beyond the need, and what may lie unused.
+    pub lease: u64,
+}
+
+/// What one call lacks of one pot.
+#[derive(Clone, Debug)]
+pub(super) struct Need {
+    pub pot: Pot,
+    pub limit: Limit,
+    pub lease: u64,
+    pub wanted: u64,
+}
+
+/// Adds to what is wanted of a pot for as long as it lives.
+struct Waiting<'a>(&'a AtomicU64, u64);
+
+impl<'a> Waiting<'a> {
+    fn new(all: &'a AtomicU64, own: u64) -> Self {
+        all.fetch_add(own, Ordering::SeqCst);
+        Self(all, own)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::SeqCst);
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pots {
+    fn turn(&self, pot: &Pot) -> Arc<Turn> {
+        let fresh = || {
+            let (one, wanted, room) = (Mutex::new(()), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+            Arc::new(Turn { one, wanted, room, rest: Mutex::new((u64::MAX, Timestamp(0))), owed: Mutex::new(false) })
+        };
+        held(&self.turns).entry(pot.clone()).or_insert_with(fresh).clone()
+    }
+
+    /// What was last heard to be left in a pot; `None` when nothing was.
+    fn room(&self, pot: &Pot) -> Option<u64> {
+        let room = held(&self.turns).get(pot)?.room.load(Ordering::SeqCst);
+        (room < u64::MAX).then_some(room)
+    }
+}
+
+impl Gate {
+    /// The same gate with a database for the budgets that it shares with others. Without one such budgets grant nothing.
+    #[must_use]
+    pub fn with_treasury(mut self, treasury: Arc<dyn Treasury>) -> Self {
+        self.pots.treasury = Some(treasury);
+        self
+    }
+
+    /// Introduces the gate to the treasury and gives back what the treasury holds for it and its journal does not know
+    /// of. To be called until it succeeds once; it does nothing where there is no treasury.
+    ///
+    /// # Errors
+    /// [`TreasuryFault`]; that the journal cannot be written counts as unreachable.
+    pub fn join(&self) -> Result<(), TreasuryFault> {
+        let Some(treasury) = &self.pots.treasury else { return Ok(()) };
+        let shut = |fault: JournalFault| TreasuryFault::Unreachable(fault.0);
+        let opening = self.opening().map_err(shut)?;
+        let mut shown: BTreeMap<Pot, u64> = treasury.join(opening)?.into_iter().collect();
+        let known: Vec<Pot> = {
+            let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
+            locked.state.ledger.allowances().map(|(pot, _)| pot.clone()).collect()
+        };
+        known.into_iter().for_each(|pot| drop(shown.entry(pot).or_default()));
+        for (pot, there) in shown {
+            let (turn, Some(limit)) = (self.pots.turn(&pot), self.limit_of(&pot)) else { continue };
+            let _one = held(&turn.one);
+            let stands = self.stands(&pot, &limit).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
+            if stands.known() != there {
+                self.tell(&**treasury, &pot, &turn, stands, limit.limit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what lies unused and has not been touched for `idle`, and tells again what was lost on the way.
+    ///
+    /// # Errors
+    /// The first fault; the other pots were tried all the same.
+    pub fn rest(&self, idle: Millis) -> Result<(), TreasuryFault> {
+        let Some(treasury) = &self.pots.treasury else { return Ok(()) };
+        let (pots, now): (Vec<Pot>, Timestamp) = {
+            let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
+            (locked.state.ledger.allowances().map(|(pot, _)| pot.clone()).collect(), self.now(&locked))
+        };
+        let owing = held(&self.pots.turns).iter().filter(|(_, turn)| *held(&turn.owed)).map(|(pot, _)| pot.clone());
+        let all: BTreeSet<Pot> = pots.into_iter().chain(owing.collect::<Vec<_>>()).collect();
+        let mut first = Ok(());
+        for pot in all {
+            let Some(limit) = self.limit_of(&pot) else { continue };
+            let turn = self.pots.turn(&pot);
+            let done = self.rest_one(&**treasury, &pot, &limit, &turn, (now, idle));
+            first = first.and(done);
+        }
+        let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
+        let in_use: BTreeSet<&Pot> = locked.state.ledger.allowances().map(|(pot, _)| pot).collect();
+        let needed = |pot: &Pot, turn: &Arc<Turn>| in_use.contains(pot) || Arc::strong_count(turn) > 1 || *held(&turn.owed);
+        held(&self.pots.turns).retain(|pot, turn| needed(pot, turn));
+        first
+    }
+
+    fn rest_one(
+        &self,
+        treasury: &dyn Treasury,
+        pot: &Pot,
+        limit: &Limit,
+        turn: &Turn,
+        (now, idle): (Timestamp, Millis),
+    ) -> Result<(), TreasuryFault> {
+        let _one = held(&turn.one);
+        let stands = self.stands(pot, limit).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
+        let long = {
+            let mut rest = held(&turn.rest);
+            if rest.0 != stands.used {
+                *rest = (stands.used, now);
+            }
+            now.since(rest.1) >= idle
+        };
+        let owed = *held(&turn.owed);
+        if stands.unused() > 0 && long {
+            return self.give(treasury, pot, limit, turn, stands.used);
+        }
+        if owed || stands.used > stands.held {
+            return self.tell(treasury, pot, turn, stands, limit.limit);
+        }
+        Ok(())
+    }
+
+    /// Gives back what a call that ended, or was refused after all, leaves beyond a lease, and tells of an over-run.
+    pub(super) fn give_back(&self, force: &InForce, subject: &Subject, amounts: &Amounts) {
+        let Some(treasury) = &self.pots.treasury else { return };
+        for (pot, limit, lease) in self.pots_of(force, subject, amounts) {
+            let is_over = |stands: &Allowance| stands.used > stands.held || excess(stands.unused(), lease) > 0;
+            if !self.stands(&pot, &limit).is_ok_and(|stands| is_over(&stands)) {
+                continue;
+            }
+            let turn = self.pots.turn(&pot);
+            let _one = held(&turn.one);
+            let Ok(stands) = self.stands(&pot, &limit) else { return };
+            // What others wait for is theirs before it is anybody's.
+            let spare = stands.unused().saturating_sub(turn.wanted.load(Ordering::SeqCst));
+            let back = excess(spare, lease);
+            let told = match (back, stands.used > stands.held) {
+                (0, false) => Ok(()),
+                (0, true) => self.tell(&**treasury, &pot, &turn, stands, limit.limit),
+                (back, _) => self.give(&**treasury, &pot, &limit, &turn, stands.held.saturating_sub(back)),
+            };
+            if let Err(fault) = told {
+                tracing::warn!(fault = %fault, "allowance goes back later");
+            }
+        }
+    }
+
+    /// Draws what a call lacks: true when it is worth trying again, false when the pot is empty.
+    pub(super) fn draw(&self, need: &Need) -> Result<bool, Reason> {
+        let Some(treasury) = &self.pots.treasury else { return Err(without_treasury(&need.limit.id)) };
+        let turn = self.pots.turn(&need.pot);
+        let _waiting = Waiting::new(&turn.wanted, need.wanted);
+        let _one = held(&turn.one);
+        let stands = self.stands(&need.pot, &need.limit)?;
+        if stands.unused() >= need.wanted {
+            return Ok(true);
+        }
+        let least = need.wanted - stands.unused();
+        let waiting = turn.wanted.load(Ordering::SeqCst).saturating_sub(stands.unused());
+        let most = need.lease.max(waiting).max(least);
+        let claim = Claim { pot: &need.pot, known: stands.known(), least, most, limit: need.limit.limit };
+        let holding = self.ask(&**treasury, &claim, &turn).map_err(|fault| unreachable(&need.limit.id, &fault))?;
+        if holding.held != stands.held {
+            self.allow(&need.pot, holding.held)?;
+        }
+        Ok(holding.held > stands.known())
+    }
+
+    /// Adds a tranche that a person granted to the pot of `account`.
+    pub(super) fn raise_shared(&self, limit: &Limit, account: &AccountId, more: u64, by: &str) -> Result<(), Reason> {
+        let Some(treasury) = &self.pots.treasury else { return Err(without_treasury(&limit.id)) };
+        let pot = {
+            let locked = self.lock()?;
+            Pot::of(limit, account.clone(), self.now(&locked))
+        };
+        let opening = held(&self.pots.opening).map_or(Digest::ZERO, |opening| opening.token);
+        let number = self.pots.tranches.fetch_add(1, Ordering::SeqCst);
+        // One id for all tries: a tranche whose answer was lost is not granted twice.
+        let id = Digest::of(format!("{opening} {number}").as_bytes()).hex();
+        let once = || treasury.raise(&pot, more, &id, by);
+        once().or_else(|_| once()).map_err(|fault| unreachable(&limit.id, &fault))
+    }
+
+    /// Why no shared budget that `amounts` draw on can be used now, if so.
+    pub(super) fn unusable(&self, force: &InForce, amounts: &Amounts) -> Option<Reason> {
+        let drawn = |shared: &&Shared| force.limits.get(shared.at).is_some_and(|limit| amounts.of(limit.kind) > 0);
+        let budget = force.shared.iter().find(drawn).and_then(|shared| force.limits.get(shared.at))?;
+        match &self.pots.treasury {
+            None => Some(without_treasury(&budget.id)),
+            Some(treasury) if treasury.live() => None,
+            Some(_) => Some(unreachable(&budget.id, &"this gate has no standing with it at the moment")),
+        }
+    }
+
+    /// The limits that a decision reads: of a shared budget what this gate has and what was last heard to be left.
+    pub(super) fn hinted(&self, locked: &Locked<'_>, force: &InForce, subject: &Subject, now: Timestamp) -> Vec<Limit> {
+        let mut limits = force.limits.to_vec();
+        let path = AccountId::path(subject);
+        for limit in limits.iter_mut().filter(|limit| limit.shared) {
+            let Some(account) = path.iter().find(|account| account.tier() == limit.tier) else { continue };
+            let stands = locked.state.ledger.allowance(limit, account, now);
+            let room = self.pots.room(&Pot::of(limit, account.clone(), now));
+            let known = room.map_or(limit.limit, |room| stands.known().saturating_add(room));
+            *limit = Limit { shared: false, limit: known, ..limit.clone() };
+        }
+        limits
+    }
+
+    /// The pot behind a shortfall of `budget`.
+    pub(super) fn need(&self, force: &InForce, subject: &Subject, budget: &str, wanted: u64, now: Timestamp) -> Option<Need> {
+        let shared = force.shared.iter().find(|shared| force.limits.get(shared.at).is_some_and(|l| l.id == budget))?;
+        let limit = force.limits.get(shared.at)?.clone();
+        let account = AccountId::path(subject).into_iter().find(|account| account.tier() == limit.tier)?;
+        Some(Need { pot: Pot::of(&limit, account, now), limit, lease: shared.lease, wanted })
+    }
+
+    /// The pots from which `amounts` of `subject` are drawn.
+    fn pots_of(&self, force: &InForce, subject: &Subject, amounts: &Amounts) -> Vec<(Pot, Limit, u64)> {
+        if force.shared.is_empty() {
+            return Vec::new();
+        }
+        let Ok(now) = self.lock().map(|locked| self.now(&locked)) else { return Vec::new() };
+        let path = AccountId::path(subject);
+        let pot = |shared: &Shared| {
+            let limit = force.limits.get(shared.at).filter(|limit| amounts.of(limit.kind) > 0)?;
+            let account = path.iter().find(|account| account.tier() == limit.tier)?;
+            Some((Pot::of(limit, account.clone(), now), limit.clone(), shared.lease))
+        };
+        force.shared.iter().filter_map(pot).collect()
+    }
+
+    /// The limit that speaks of `pot` now; for one that no policy names any more and that counts in total, one of zero.
+    fn limit_of(&self, pot: &Pot) -> Option<Limit> {
+        let (force, now) = (self.force(), self.lock().ok().map(|locked| self.now(&locked))?);
+        let speaks = |limit: &&Limit| limit.shared && Pot::of(limit, pot.account.clone(), now) == *pot;
+        let gone = || Limit {
+            id: pot.budget.clone(),
+            tier: pot.account.tier(),
+            kind: pot.kind,
+            limit: 0,
+            window: crate::model::Window::Total,
+            shared: true,
+        };
+        force.limits.iter().find(speaks).cloned().or_else(|| (pot.opens.0 == 0).then(gone))
+    }
+
+    fn stands(&self, pot: &Pot, limit: &Limit) -> Result<Allowance, Reason> {
+        let locked = self.lock()?;
+        let now = self.now(&locked);
+        // A window that has passed since counts for nobody any more.
+        let current = Pot::of(limit, pot.account.clone(), now) == *pot;
+        Ok(if current { locked.state.ledger.allowance(limit, &pot.account, now) } else { Allowance::default() })
+    }
+
+    /// Lowers what the journal counts on to `keep`, durably, and then tells the database.
+    fn give(
+        &self,
+        treasury: &dyn Treasury,
+        pot: &Pot,
+        limit: &Limit,
+        turn: &Turn,
+        keep: u64,
+    ) -> Result<(), TreasuryFault> {
+        let shut = |fault: Reason| TreasuryFault::Unreachable(fault.detail);
+        let ticket = {
+            let mut locked = self.lock().map_err(shut)?;
+            let now = self.now(&locked);
+            // Looked at again under the lock: a call may have taken of it meanwhile.
+            let stands = locked.state.ledger.allowance(limit, &pot.account, now);
+            self.put_allowance(&mut locked, pot, keep.max(stands.used).min(stands.held))
+        };
+        ticket.wait().map_err(|fault| TreasuryFault::Unreachable(self.fail(&fault).detail))?;
+        let stands = self.stands(pot, limit).map_err(shut)?;
+        self.tell(treasury, pot, turn, stands, limit.limit)
+    }
+
+    /// States what the journal counts on and wants nothing more.
+    fn tell(
+        &self,
+        treasury: &dyn Treasury,
+        pot: &Pot,
+        turn: &Turn,
+        stands: Allowance,
+        limit: u64,
+    ) -> Result<(), TreasuryFault> {
+        let claim = Claim { pot, known: stands.known(), least: 0, most: 0, limit };
+        let holding = self.ask(treasury, &claim, turn)?;
+        if holding.held != stands.held {
+            self.allow(pot, holding.held).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
+        }
+        Ok(())
+    }
+
+    fn ask(&self, treasury: &dyn Treasury, claim: &Claim<'_>, turn: &Turn) -> Result<Holding, TreasuryFault> {
+        let answer = treasury.claim(claim);
+        *held(&turn.owed) = answer.is_err();
+        if let Ok(holding) = &answer {
+            turn.room.store(holding.room.min(u64::MAX - 1), Ordering::SeqCst);
+        }
+        answer
+    }
+
+    /// Journals what is held of a pot from now on. Later entries stand behind it, so nobody has to wait for it.
+    fn allow(&self, pot: &Pot, held: u64) -> Result<(), Reason> {
+        let mut locked = self.lock()?;
+        match self.put_allowance(&mut locked, pot, held) {
+            Ticket::Ready(Err(fault)) => Err(self.closed(locked, &fault)),
+            Ticket::Ready(Ok(())) | Ticket::Awaited(_) => Ok(()),
+        }
+    }
+
+    fn closed(&self, locked: Locked<'_>, fault: &JournalFault) -> Reason {
+        drop(locked);
+        self.fail(fault)
+    }
+
+    fn put_allowance(&self, locked: &mut Locked<'_>, pot: &Pot, held: u64) -> Ticket {
+        let at = self.now(locked);
+        locked.state.ledger.allow(pot, held);
+        let body = Body::Allowance { pot: pot.clone(), held: Amounts::ZERO.with(pot.kind, held) };
+        self.write(locked, at, body).1
+    }
+
+    /// The place of this opening in the journal: one entry, written at the first call.
+    fn opening(&self) -> Result<Opening, JournalFault> {
+        let mut known = held(&self.pots.opening);
+        if let Some(opening) = *known {
+            return Ok(opening);
+        }
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let at = self.now(&locked);
+        let (token, ticket) = self.write(&mut locked, at, Body::Join { weir: env!("CARGO_PKG_VERSION").to_owned() });
+        let opening = Opening { epoch: locked.state.chain.count(), token };
+        drop(locked);
+        ticket.wait().inspect_err(|fault| drop(self.fail(fault)))?;
+        *known = Some(opening);
+        Ok(opening)
+    }
+}
+
+fn without_treasury(budget: &str) -> Reason {
+    let detail = format!("budget `{budget}` is shared between gates and this gate has no database for it");
+    Reason::new(ReasonCode::BudgetUnreachable, detail).by(format!("budget {budget}"), &[])
+}
+
+fn unreachable(budget: &str, fault: &dyn std::fmt::Display) -> Reason {
+    let detail = format!("budget `{budget}` is shared between gates and its database gives nothing now: {fault}");
+    Reason::new(ReasonCode::BudgetUnreachable, detail).by(format!("budget {budget}"), &[])
+}

@@ -1,0 +1,78 @@
+//! The port to what several gates share: a database that gives each of them allowance out of one budget.
+//!
+//! A gate spends out of allowance that its own journal knows of, so that the hot path needs no round trip and a crash
+//! loses nothing. It states what it counts on with every question; whatever the database held for it beyond that comes
+//! back by the same statement. No answer therefore has to be asked for again: the next statement heals a lost one.
+
+pub use crate::ledger::Pot;
+use crate::model::Digest;
+
+/// A gate's statement about one pot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// The pot.
+    pub pot: &'a Pot,
+    /// What the gate's journal counts on.
+    pub known: u64,
+    /// What it needs more at once; 0 when it needs nothing.
+    pub least: u64,
+    /// What it would take.
+    pub most: u64,
+    /// The limit of the gate's policy.
+    pub limit: u64,
+}
+
+/// What the database answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// What the gate has of the pot from now on: what it stated, and what it was given.
+    pub held: u64,
+    /// What is left in the pot for anybody.
+    pub room: u64,
+}
+
+/// How a gate introduces itself: the place of its latest opening in its own journal. A copy of the store, or one that
+/// was restored from a backup, cannot show a place that the original has not reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Entries of the journal, with the one of the opening.
+    pub epoch: u64,
+    /// Hash of that entry.
+    pub token: Digest,
+}
+
+/// Why the treasury did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreasuryFault {
+    /// It cannot be reached, or did not answer in time. Whether it did it is not known, and need not be.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refuses this gate for good: retired, begun again elsewhere, or with a journal older than it has shown.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+/// Gives out allowance of budgets that several gates share. Every call may block; none is made in the critical section
+/// but [`Treasury::live`].
+pub trait Treasury: Send + Sync {
+    /// Introduces the gate and tells what the database holds for it. Earlier openings are refused from then on.
+    ///
+    /// # Errors
+    /// [`TreasuryFault`].
+    fn join(&self, opening: Opening) -> Result<Vec<(Pot, u64)>, TreasuryFault>;
+
+    /// Whether the gate may spend allowance now. False once the database may believe it dead.
+    fn live(&self) -> bool;
+
+    /// States and asks. For one pot never called twice at the same time.
+    ///
+    /// # Errors
+    /// [`TreasuryFault`].
+    fn claim(&self, claim: &Claim<'_>) -> Result<Holding, TreasuryFault>;
+
+    /// Adds a tranche that a person granted to the pot. Repeating it with the same `id` does nothing.
+    ///
+    /// # Errors
+    /// [`TreasuryFault`].
+    fn raise(&self, pot: &Pot, more: u64, id: &str, approval: &str) -> Result<(), TreasuryFault>;
+}

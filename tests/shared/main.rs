@@ -1,0 +1,7 @@
+//! One budget for several gates: the protocol explored as a model; the SQL against its slow twin; gates on a real
+//! PostgreSQL that is stopped, killed and cut off; what a revocation lets through.
+//!
+//! The model needs nothing. Everything else needs the feature `shared` and PostgreSQL's programs.
+
+mod book;
+mod model;

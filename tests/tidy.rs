@@ -19,8 +19,14 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("pep", &["model", "policy", "ledger", "risk", "audit", "pdp", "pip"]),
     ("journal", &["model", "pep", "audit"]),
     ("sandbox", &["model", "pep"]),
+    ("shared", &["model", "ledger", "pep"]),
     ("surface", &["model", "pep"]),
-    ("cli", &["model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "surface"]),
+    (
+        "cli",
+        &[
+            "model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "shared", "surface",
+        ],
+    ),
 ];
 
 /// Modules that must be pure, and what they may not name, with the way to do it instead.

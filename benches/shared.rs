@@ -1,0 +1,2 @@
+//! How fast several gates spend one budget on one PostgreSQL.
+fn main() {}

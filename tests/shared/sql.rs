@@ -1,0 +1,176 @@
+//! The SQL against its slow twin, and who may do what in the database.
+
+use std::collections::BTreeMap;
+
+use weir::ledger::{AccountId, Pot};
+use weir::model::{Digest, Kind, Timestamp};
+use weir::pep::port::{Claim, Holding, Opening, Treasury as _, TreasuryFault};
+use weir::shared::{Office, Postgres};
+
+use super::book::{self, Book, No};
+use super::server::{Server, TERMS};
+use super::support::{Seeded, name};
+
+pub fn pot(budget: &str) -> Pot {
+    Pot { budget: budget.into(), account: AccountId::parse("acme").unwrap(), kind: Kind::MicroUsd, opens: Timestamp(0) }
+}
+
+fn gate(server: &Server, number: u8) -> Postgres {
+    Postgres::open(server.address("gate"), &name(&format!("gate-{number}")), TERMS, None).unwrap()
+}
+
+fn opening(epoch: u64) -> Opening {
+    Opening { epoch, token: Digest::of(&epoch.to_be_bytes()) }
+}
+
+/// The database and the book side by side.
+struct Twins {
+    book: Book,
+    gates: BTreeMap<u8, (Postgres, u64)>,
+    seq: u64,
+}
+
+impl Twins {
+    fn claim(&mut self, gate: u8, pot_no: u8, (known, least, most, limit): (u64, u64, u64, u64)) {
+        self.seq += 1;
+        let (postgres, epoch) = &self.gates[&gate];
+        let (epoch, seq) = (*epoch, self.seq);
+        let said = self.book.claim(&book::Claim { gate, epoch, seq, pot: pot_no, known, least, most, limit });
+        let pot = pot(&format!("pot-{pot_no}"));
+        let heard = postgres.claim(&Claim { pot: &pot, known, least, most, limit });
+        match (said, heard) {
+            (Ok((held, room)), Ok(answer)) => assert_eq!(answer, Holding { held, room }),
+            (Err(No::Fenced), Err(TreasuryFault::Fenced(_))) => {}
+            (said, heard) => panic!("the book says {said:?}, the database {heard:?}"),
+        }
+    }
+
+    fn join(&mut self, gate: u8, epoch: u64) {
+        let (postgres, known) = self.gates.get_mut(&gate).unwrap();
+        match (self.book.register(gate, epoch, epoch), postgres.join(opening(epoch))) {
+            (Ok(()), Ok(shown)) => {
+                *known = epoch;
+                let held: u64 = shown.iter().map(|(_, held)| held).sum();
+                let own = self.book.pots.values().filter_map(|pot| pot.shares.get(&gate)).map(|share| share.held);
+                assert_eq!(held, own.sum::<u64>());
+            }
+            (Err(_), Err(TreasuryFault::Fenced(_))) => {}
+            (said, heard) => panic!("the book says {said:?}, the database {heard:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_database_answers_what_its_slow_twin_answers() {
+    let Some(server) = Server::start() else { return };
+    let office = server.prepared();
+    let mut twins = Twins { book: Book::default(), gates: BTreeMap::new(), seq: 0 };
+    let mut dice = Seeded(11);
+    for number in 0..3 {
+        twins.gates.insert(number, (gate(&server, number), 0));
+        twins.join(number, 10);
+    }
+    for step in 0..1_500 {
+        let (gate, pot_no) = (dice.below(3) as u8, dice.below(2) as u8);
+        let held = twins.book.pots.get(&pot_no).and_then(|pot| pot.shares.get(&gate)).map_or(0, |share| share.held);
+        match dice.below(40) {
+            0 => twins.join(gate, 10 + dice.below(step + 2)),
+            1 => {
+                let id = format!("tranche-{}", dice.below(8));
+                let raised = twins.gates[&gate].0.raise(&pot(&format!("pot-{pot_no}")), 3, &id, "a person");
+                let fresh = server_has(&office, &id);
+                if raised.is_ok() && fresh {
+                    twins.book.pots.entry(pot_no).or_default().raised += 3;
+                }
+            }
+            // An answer was lost, or a part goes back.
+            2..=9 => {
+                let known = if held == 0 { 0 } else { dice.below(held + 1) };
+                twins.claim(gate, pot_no, (known, dice.below(4), dice.below(30), 100));
+            }
+            // An over-run.
+            10 => twins.claim(gate, pot_no, (held + dice.below(5), 0, 0, 100)),
+            _ => twins.claim(gate, pot_no, (held, dice.below(9), dice.below(40), 80 + dice.below(40))),
+        }
+    }
+    assert_eq!(server.sql("admin", "SELECT sum(held) FROM weir.shares"), {
+        (twins.book.held(0) + twins.book.held(1)).to_string()
+    });
+}
+
+/// Whether the tranche was granted just now; the second time the same id does nothing.
+fn server_has(_: &Office, id: &str) -> bool {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    SEEN.lock().unwrap().insert(id.to_owned())
+}
+
+#[test]
+fn a_late_statement_is_refused_and_an_older_opening_too() {
+    let Some(server) = Server::start() else { return };
+    server.prepared();
+    let ask = |sql: &str| server.sql("gate", sql);
+    let claim = |epoch: u64, seq: u64, known: u64, least: u64| {
+        ask(&format!("SELECT * FROM weir.claim('g', {epoch}, {seq}, 'b', 'acme', 'micro_usd', 0, {known}, {least}, {least}, 10)"))
+    };
+    assert_eq!(ask("SELECT weir.register('g', 5, 'first')"), "");
+    assert_eq!(claim(5, 1, 0, 4), "|4|6");
+    assert_eq!(claim(5, 3, 4, 2), "|6|4");
+    assert_eq!(claim(5, 2, 4, 2), "stale|0|0", "it was sent before");
+    assert_eq!(claim(5, 3, 4, 2), "stale|0|0", "it was sent before");
+    assert_eq!(ask("SELECT weir.register('g', 5, 'first')"), "", "the same opening may say so twice");
+    assert_eq!(ask("SELECT weir.register('g', 5, 'a copy')"), "older");
+    assert_eq!(ask("SELECT weir.register('g', 7, 'second')"), "");
+    assert_eq!(claim(5, 4, 6, 1), "fenced|0|0");
+    assert_eq!(claim(7, 1, 6, 1), "|7|3");
+    assert_eq!(ask("SELECT * FROM weir.renew('g', 7, 90, 0, 1000)"), "|0|0");
+    assert_eq!(ask("SELECT weir.register('g', 60, 'a backup')"), "older", "it has shown 90 entries");
+    assert_eq!(ask("SELECT weir.register('g', 91, 'third')"), "");
+}
+
+#[test]
+fn a_gate_may_neither_read_change_nor_delete_what_is_not_its_own() {
+    let Some(server) = Server::start() else { return };
+    server.prepared();
+    let forbidden = [
+        "DELETE FROM weir.shares",
+        "UPDATE weir.pots SET raised = 1000000",
+        "INSERT INTO weir.orders VALUES (1, 'thaw', 'acme', 'me')",
+        "SELECT * FROM weir.shares",
+        "TRUNCATE weir.gates CASCADE",
+        "DROP TABLE weir.pots",
+        "ALTER TABLE weir.pots DROP CONSTRAINT pots_raised_check",
+        "CREATE TABLE weir.own (x int)",
+        "CREATE OR REPLACE FUNCTION weir.leave(the_gate text, the_epoch bigint) RETURNS void LANGUAGE sql AS ''",
+        "SELECT weir.give_order('thaw', 'acme', 'me')",
+        "SELECT weir.retire('other', 0, 'me')",
+        "SELECT weir.correct('other', 'b', 'acme', 'micro_usd', 0, 0, 'me')",
+    ];
+    for sql in forbidden {
+        let fault = server.try_sql("gate", sql).expect_err(sql);
+        assert!(fault.contains("permission denied") || fault.contains("must be owner"), "{sql}: {fault}");
+    }
+    for sql in ["DELETE FROM weir.orders", "UPDATE weir.shares SET held = 0", "SELECT weir.claim('g',1,1,'b','a','c',0,0,0,0,0)"] {
+        let fault = server.try_sql("boss", sql).expect_err(sql);
+        assert!(fault.contains("permission denied"), "{sql}: {fault}");
+    }
+    assert_eq!(server.sql("boss", "SELECT count(*) FROM weir.shares"), "0");
+}
+
+#[test]
+fn a_database_is_prepared_once_and_another_format_is_refused() {
+    let Some(server) = Server::start() else { return };
+    let admin = Office::open(server.address("admin"), &TERMS).unwrap();
+    assert_eq!(admin.format(), Ok(0));
+    let unprepared = Postgres::open(server.address("admin"), &name("g"), TERMS, None).unwrap();
+    assert!(unprepared.join(opening(1)).is_err());
+    server.prepared();
+    assert_eq!(admin.migrate(), Ok((1, 1)), "twice does nothing");
+    let gate = gate(&server, 1);
+    gate.join(opening(1)).unwrap();
+    server.sql("admin", "INSERT INTO weir.format VALUES (2)");
+    assert!(admin.migrate().unwrap_err().contains("later than this version"));
+    let fault = self::gate(&server, 2).join(opening(1)).unwrap_err();
+    assert!(fault.to_string().contains("weir store migrate"), "{fault}");
+}

@@ -47,7 +47,8 @@ fn key() -> Key {
 }
 
 fn limits() -> Vec<Limit> {
-    let limit = |tier, kind| Limit { id: "bench".into(), tier, kind, limit: u64::MAX, window: Window::Total };
+    let limit =
+        |tier, kind| Limit { id: "bench".into(), tier, kind, limit: u64::MAX, window: Window::Total, shared: false };
     vec![
         limit(Tier::Org, Kind::MicroUsd),
         limit(Tier::Agent, Kind::MicroUsd),

@@ -198,8 +198,14 @@ fn line(threads: usize, rounds: usize, tool: &str) -> Row {
 
 fn ledger(rounds: usize) -> Row {
     let ledger = std::sync::Mutex::new(Ledger::default());
-    let limit =
-        |id: &str, tier| Limit { id: id.to_owned(), tier, kind: Kind::Calls, limit: u64::MAX, window: Window::Total };
+    let limit = |id: &str, tier| Limit {
+        id: id.to_owned(),
+        tier,
+        kind: Kind::Calls,
+        limit: u64::MAX,
+        window: Window::Total,
+        shared: false,
+    };
     let limits = [limit("a", Tier::Org), limit("b", Tier::Session)];
     let amounts = Amounts::ZERO.with(Kind::Calls, 1).with(Kind::ToolCalls, 1);
     let subject = subject(0);

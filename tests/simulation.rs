@@ -57,6 +57,8 @@ impl Books {
                 Body::Part { .. } | Body::Reconcile { .. } => panic!("entry {}: nobody did that", entry.seq),
                 Body::Open { .. }
                 | Body::Fork { .. }
+                | Body::Allowance { .. }
+                | Body::Join { .. }
                 | Body::Policy { .. }
                 | Body::Freeze { .. }
                 | Body::Thaw { .. }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Chain, Key, PublicKey, Receipt};
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp, Watch, Window, canonical};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Pot, Subject, Timestamp, Watch, Window, canonical};
 
 /// One entry: its place in the chain, when, and what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,18 @@ pub enum Body {
         window: Window,
         /// Who approved and how.
         approval: String,
+    },
+    /// What the gate has drawn of a budget that it shares with others, from here on.
+    Allowance {
+        /// The budget, account and window.
+        pot: Pot,
+        /// What it may spend of it in all; of the pot's one kind.
+        held: Amounts,
+    },
+    /// The gate introduced itself to the database of its shared budgets: this entry's place says which opening it is.
+    Join {
+        /// The version of the program.
+        weir: String,
     },
     /// An account was frozen: nothing new runs below it until it is thawed.
     Freeze {

@@ -61,6 +61,8 @@ impl<'k> Story<'k> {
             Body::Policy { .. }
             | Body::Raise { .. }
             | Body::Fork { .. }
+            | Body::Allowance { .. }
+            | Body::Join { .. }
             | Body::Freeze { .. }
             | Body::Thaw { .. }
             | Body::Revoke { .. } => {}

@@ -3,34 +3,18 @@
 //! A gate may spend of a shared budget what it has drawn and not given back. The database sees to it that all gates
 //! together draw no more than the limit, so the ledger's own invariant, posted + pending <= limit, adds up.
 
-use serde::{Deserialize, Serialize};
+use super::{Ledger, Limit};
+use crate::model::{Pot, Timestamp, Window};
 
-use super::{AccountId, Ledger, Limit};
-use crate::model::{Kind, Timestamp, Window};
-
-/// One budget of one account in one window: what gates share.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pot {
-    /// The budget's id in the policies of all its gates.
-    pub budget: String,
-    /// The account.
-    pub account: AccountId,
-    /// What is counted.
-    pub kind: Kind,
-    /// When the window began; 0 for a budget that counts in total.
-    pub opens: Timestamp,
-}
-
-impl Pot {
-    /// The pot that `limit` draws from for `account` at `now`.
+impl Limit {
+    /// The pot that this limit draws from for `account` at `now`.
     #[must_use]
-    pub fn of(limit: &Limit, account: AccountId, now: Timestamp) -> Self {
-        let opens = match limit.window {
+    pub fn pot(&self, account: &str, now: Timestamp) -> Pot {
+        let opens = match self.window {
             Window::Every(period) if period.0 > 0 => Timestamp(now.0 - now.0 % period.0),
             Window::Every(_) | Window::Total | Window::Rolling(_) | Window::Refill(_) => Timestamp(0),
         };
-        Self { budget: limit.id.clone(), account, kind: limit.kind, opens }
+        Pot { budget: self.id.clone(), account: account.to_owned(), kind: self.kind, opens }
     }
 }
 
@@ -69,17 +53,37 @@ impl Ledger {
 
     /// How this ledger stands with the pot of `limit` and `account`.
     #[must_use]
-    pub fn allowance(&self, limit: &Limit, account: &AccountId, now: Timestamp) -> Allowance {
+    pub fn allowance(&self, limit: &Limit, account: &str, now: Timestamp) -> Allowance {
         let now = self.clamped(now);
-        let held = self.allowances.get(&Pot::of(limit, account.clone(), now)).copied().unwrap_or_default();
+        let held = self.allowances.get(&limit.pot(account, now)).copied().unwrap_or_default();
         // Counted against the largest limit that there is, what is left says what is used.
         let boundless = Limit { limit: u64::MAX, shared: false, ..limit.clone() };
-        let left = self.left(account.as_str(), self.find(account.as_str()), &boundless, now);
+        let left = self.left(account, self.find(account), &boundless, now);
         Allowance { held, used: u64::MAX.saturating_sub(left) }
     }
 
     /// Every pot of which something is held, in order.
     pub fn allowances(&self) -> impl Iterator<Item = (&Pot, u64)> {
         self.allowances.iter().map(|(pot, held)| (pot, *held))
+    }
+}
+
+/// Pots as a list of pairs: no key of a JSON object has parts.
+pub(super) mod listed {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Pot;
+
+    pub(in super::super) fn serialize<S: Serializer>(pots: &BTreeMap<Pot, u64>, to: S) -> Result<S::Ok, S::Error> {
+        // As text: every digit survives, whoever reads it.
+        to.collect_seq(pots.iter().map(|(pot, held)| (pot, held.to_string())))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Pot, u64>, D::Error> {
+        let pairs = Vec::<(Pot, String)>::deserialize(from)?;
+        let read = |(pot, held): (Pot, String)| held.parse().map(|held| (pot, held)).map_err(serde::de::Error::custom);
+        pairs.into_iter().map(read).collect()
     }
 }

@@ -8,6 +8,7 @@
 //! an over-run, posted in full and reported, passes it.
 
 mod account;
+mod allowance;
 mod meter;
 mod node;
 mod operator;
@@ -18,6 +19,7 @@ mod used;
 
 pub use crate::model::Tier;
 pub use account::{Account, AccountId, Balance, NoAccount};
+pub use allowance::Allowance;
 pub use operator::Bar;
 pub(crate) use operator::named;
 pub use reservation::{Limit, PartFault, ReconcileFault, ReplayFault, Reservation, Settled, Shortfall, Standing};
@@ -27,7 +29,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Amounts, CallId, KINDS, Kind, Subject, Timestamp, Watch};
+use crate::model::{Amounts, CallId, KINDS, Kind, Pot, Subject, Timestamp, Watch};
 use account::Path;
 use node::{Node, sums};
 use operator::Watched;
@@ -52,6 +54,9 @@ pub struct Ledger {
     /// Tranches that a person granted for good: by budget and account.
     tranches: BTreeMap<String, BTreeMap<AccountId, Amounts>>,
     bars: BTreeMap<AccountId, Bar>,
+    /// What was drawn of budgets that several gates share.
+    #[serde(with = "allowance::listed")]
+    allowances: BTreeMap<Pot, u64>,
     /// The latest time seen; time never goes back.
     last: Timestamp,
     /// Holds so far: windows that came into force later have not counted them.
@@ -70,15 +75,29 @@ struct Stored {
     watched: Vec<Watched>,
     tranches: BTreeMap<String, BTreeMap<AccountId, Amounts>>,
     bars: BTreeMap<AccountId, Bar>,
+    #[serde(with = "allowance::listed")]
+    allowances: BTreeMap<Pot, u64>,
     last: Timestamp,
     holds: u64,
 }
 
 impl From<Stored> for Ledger {
     fn from(stored: Stored) -> Self {
-        let Stored { nodes, pending, doubts, watched, tranches, bars, last, holds } = stored;
+        let Stored { nodes, pending, doubts, watched, tranches, bars, allowances, last, holds } = stored;
         let index = nodes.iter().enumerate().map(|(at, node)| (node.id.clone(), at)).collect();
-        Self { index, nodes, pending, doubts, watched, tranches, bars, last, holds, used: UsedIds::default() }
+        Self {
+            index,
+            nodes,
+            pending,
+            doubts,
+            watched,
+            tranches,
+            bars,
+            allowances,
+            last,
+            holds,
+            used: UsedIds::default(),
+        }
     }
 }
 
@@ -211,6 +230,9 @@ impl Ledger {
 
     /// What `limit` leaves of an account. A window that nobody counts leaves nothing.
     fn left(&self, account: &str, node: Option<&Node>, limit: &Limit, now: Timestamp) -> u64 {
+        if limit.shared {
+            return self.allowance(limit, account, now).unused();
+        }
         let Some(wanted) = limit.watch() else {
             let sums = node.map_or_else(Account::default, |node| node.account);
             return sums.left(limit.kind, self.cap(limit, account));

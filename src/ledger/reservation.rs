@@ -18,6 +18,8 @@ pub struct Limit {
     pub limit: u64,
     /// Over which time it counts.
     pub window: Window,
+    /// True when several gates share it: this one may use what it has drawn, see [`super::Ledger::allow`].
+    pub shared: bool,
 }
 
 impl Limit {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::gate::{InForce, Locked};
 use super::operate::shut;
 use super::port::Approval;
+use super::pots::Need;
 use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::Body;
@@ -33,7 +34,19 @@ enum Attempt {
     Intended(Box<Intended>),
     Refused(Box<Ruled>),
     Ask(Box<Ruled>, Question),
+    /// A budget that several gates share has more, perhaps, than this gate has drawn.
+    Draw(Box<Decision>, Box<Lack>),
 }
+
+/// What a call lacks of a shared budget, and the refusal where there is no more.
+struct Lack {
+    need: Need,
+    shortfall: Shortfall,
+    force: Arc<InForce>,
+}
+
+/// How often a call draws at most: others may take what it drew before it comes to reserve.
+const DRAWS: u32 = 64;
 
 /// What a person is asked.
 enum Question {
@@ -45,12 +58,29 @@ impl Gate {
     /// Decides and reserves; asks a person where the policy wants one.
     pub(super) fn decide_and_reserve(&self, call: &Arc<Call>) -> Result<Intended, Box<Answer>> {
         let mut consent = Consent::default();
+        let mut draws = 0;
         loop {
-            let attempt = match self.lock() {
+            let mut attempt = match self.lock() {
                 Ok(mut locked) => self.attempt(&mut locked, call, &consent),
                 Err(reason) => return Err(self.unrecorded(call, reason)),
             };
+            if let Attempt::Draw(decision, lack) = attempt {
+                draws += 1;
+                attempt = match self.draw(&lack.need) {
+                    Ok(true) if draws < DRAWS => continue,
+                    Ok(_) => short(&lack.shortfall, &decision, &lack.force, &consent),
+                    Err(reason) => Attempt::Refused(Box::new(Ruled {
+                        decision: Decision { effect: Effect::Deny, reason, ..*decision },
+                        force: lack.force,
+                    })),
+                };
+                if let Attempt::Refused(ruled) = &attempt {
+                    self.give_back(&ruled.force, &call.subject, &ruled.decision.reserve);
+                }
+            }
             match attempt {
+                // Drawn for above.
+                Attempt::Draw(..) => {}
                 Attempt::Intended(intended) => return Ok(*intended),
                 Attempt::Refused(ruled) => return Err(self.refuse(call, &ruled, consent.text.as_deref())),
                 Attempt::Ask(mut ruled, question) => match self.ask(call, &ruled, &question) {
@@ -77,7 +107,8 @@ impl Gate {
         }
         let now = self.now(locked);
         let session = locked.state.session(&call.subject);
-        let facts = pip::gather(&locked.state.ledger, session, &force.limits, &call.subject, now);
+        let limits = self.hinted(locked, &force, &call.subject, now);
+        let facts = pip::gather(&locked.state.ledger, session, &limits, &call.subject, now);
         let input = session.and_then(|session| session.last).unwrap_or(Digest::ZERO);
 
         let decision = decide(&force.policy, &facts, call);
@@ -90,13 +121,22 @@ impl Gate {
             Ok(permit) => permit,
             Err(decision) => return Attempt::Refused(ruled(decision)),
         };
+        if let Some(reason) = self.unusable(&force, &permit.decision().reserve) {
+            return Attempt::Refused(ruled(Decision { effect: Effect::Deny, reason, ..permit.into_decision() }));
+        }
         match locked.state.ledger.reserve(&call.id, &call.subject, permit.decision().reserve, &force.limits, now) {
             Ok(reservation) => {
                 let (call, approval) = (call.clone(), consent.text.clone());
                 let reserved = Reserved { call, permit, reservation, approval, input, force };
                 Attempt::Intended(Box::new(self.intend(locked, now, reserved)))
             }
-            Err(shortfall) => short(&shortfall, permit.decision(), &force, consent),
+            Err(shortfall) => match self.need(&force, &shortfall, now) {
+                Some(need) => {
+                    let lack = Lack { need, shortfall, force: force.clone() };
+                    Attempt::Draw(Box::new(permit.into_decision()), Box::new(lack))
+                }
+                None => short(&shortfall, permit.decision(), &force, consent),
+            },
         }
     }
 
@@ -157,6 +197,9 @@ impl Gate {
 
     /// Records and applies a further tranche of `budget` for the account that had too little left.
     fn raise(&self, budget: &Budget, account: &AccountId, approval: &str) -> Result<(), Reason> {
+        if budget.shared.is_some() {
+            return self.raise_shared(&budget.id, account, budget.limit, approval);
+        }
         let mut locked = self.lock()?;
         let by = Amounts::ZERO.with(budget.kind, budget.limit);
         let ticket = self.grant(&mut locked, budget, account, by, approval);

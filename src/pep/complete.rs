@@ -2,6 +2,7 @@
 //! of a refusal.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use super::gate::{InForce, Locked};
 use super::port::{JournalFault, Ticket};
@@ -36,15 +37,15 @@ impl Gate {
         };
         // Signed outside the critical section: the receipt does not depend on its place in the chain.
         let receipt = Receipt::sign(&parts, &self.ports.key);
-        let ticket = self.end(&inner, used, outcome, &receipt);
-        Settled { decision: inner.permit.into_decision(), call: inner.call, receipt, ticket }
+        let (ticket, place) = self.end(&inner, used, outcome, &receipt);
+        Settled { decision: inner.permit.into_decision(), call: inner.call, receipt, ticket, place }
     }
 
     /// Posts what was used and writes the outcome, in one critical section.
-    fn end(&self, work: &Reserved, used: Amounts, outcome: &Outcome, receipt: &Receipt) -> Ticket {
+    fn end(&self, work: &Reserved, used: Amounts, outcome: &Outcome, receipt: &Receipt) -> (Ticket, u64) {
         let mut locked = match self.lock() {
             Ok(locked) => locked,
-            Err(reason) => return Ticket::Ready(Err(JournalFault(reason.detail))),
+            Err(reason) => return (Ticket::Ready(Err(JournalFault(reason.detail))), 0),
         };
         let (now, id) = (self.now(&locked), work.reservation.id());
         let ledger = &mut locked.state.ledger;
@@ -54,7 +55,7 @@ impl Gate {
         };
         let Some(settled) = settled else {
             // Work of another gate: an outcome without an intent would make this journal unreadable.
-            return Ticket::Ready(Err(JournalFault("this gate holds nothing for the call".into())));
+            return (Ticket::Ready(Err(JournalFault("this gate holds nothing for the call".into()))), 0);
         };
         let labels = labels(work.permit.decision(), outcome);
         let happened = happened(outcome.status, work.approval.is_some());
@@ -63,14 +64,17 @@ impl Gate {
         let (call, posted, receipt) = (work.call.id.clone(), settled.posted, receipt.clone());
         let entry = OutcomeEntry { call, posted, labels, evidence, receipt };
         locked.state.ended(&entry);
-        self.write(&mut locked, now, Body::Outcome(Box::new(entry))).1
+        let (_, ticket) = self.write(&mut locked, now, Body::Outcome(Box::new(entry)));
+        (ticket, locked.state.chain.count())
     }
 
     /// Waits until the outcome is durable and answers.
     pub(super) fn record(&self, settled: Settled, outcome: Outcome) -> Answer {
-        let Settled { call, decision, receipt, ticket } = settled;
+        let Settled { call, decision, receipt, ticket, place } = settled;
         match ticket.wait() {
             Ok(()) => {
+                self.firm.fetch_max(place, Ordering::SeqCst);
+                self.give_back(&self.force(), &call.subject, &decision.reserve);
                 let denial = stopped(&call, &decision, &outcome);
                 Answer { call: call.id.clone(), decision, outcome: Some(outcome), receipt: Some(receipt), denial }
             }

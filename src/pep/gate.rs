@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::operate::shut;
 use super::port::{Approver, Clock, Head, Journal, JournalFault, Ticket};
+use super::pots::{Pots, Shared};
 use super::stage::denied;
 use super::state::State;
 use crate::audit::{Bad, Body, Key, Reading, Receipt};
@@ -50,6 +51,8 @@ pub(super) struct InForce {
     pub limits: Arc<Vec<Limit>>,
     /// What the ledger counts for those limits that have a window.
     pub watches: Vec<Watch>,
+    /// Those limits that several gates share.
+    pub shared: Vec<Shared>,
 }
 
 /// What every caller is told once the journal has failed.
@@ -63,6 +66,9 @@ pub struct Gate {
     refusals: AtomicU64,
     /// How often an account was revoked: whoever runs looks again only when it has changed.
     pub(super) revocations: AtomicU64,
+    pub(super) pots: Pots,
+    /// Entries up to here are durable for certain.
+    pub(super) firm: AtomicU64,
 }
 
 /// The critical section.
@@ -88,7 +94,8 @@ impl Gate {
         let force = RwLock::new(Arc::new(in_force(policy)));
         let revoked = state.ledger.bars().filter(|(_, bar)| bar.revoked).count() as u64;
         let (refusals, revocations) = (AtomicU64::new(0), AtomicU64::new(revoked));
-        let gate = Self { state: Mutex::new(state), force, ports, refusals, revocations };
+        let (pots, firm) = (Pots::default(), AtomicU64::new(0));
+        let gate = Self { state: Mutex::new(state), force, ports, refusals, revocations, pots, firm };
         gate.begin()?;
         Ok(gate)
     }
@@ -128,7 +135,8 @@ impl Gate {
     fn gathered(&self, locked: &Locked<'_>, subject: &Subject) -> Facts {
         let force = self.force();
         let now = self.now(locked);
-        pip::gather(&locked.state.ledger, locked.state.session(subject), &force.limits, subject, now)
+        let limits = self.hinted(locked, &force, subject, now);
+        pip::gather(&locked.state.ledger, locked.state.session(subject), &limits, subject, now)
     }
 
     /// Records that the session of `subject` begins as a copy of the session `from` of the same agent, so that
@@ -332,10 +340,13 @@ fn in_force(policy: Arc<Compiled>) -> InForce {
         kind: budget.kind,
         limit: budget.limit,
         window: budget.window,
+        shared: budget.shared.is_some(),
     });
     let limits: Vec<Limit> = limits.collect();
     let watches = limits.iter().filter_map(Limit::watch).collect();
-    InForce { limits: Arc::new(limits), watches, policy }
+    let shared = policy.policy().budgets.iter().enumerate();
+    let shared = shared.filter_map(|(at, budget)| budget.shared.map(|lease| Shared { at, lease: lease.0 })).collect();
+    InForce { limits: Arc::new(limits), watches, shared, policy }
 }
 
 /// The state that the journal's entries give, every one of them verified.

@@ -11,9 +11,11 @@ mod line;
 mod nest;
 mod operate;
 pub mod port;
+mod pots;
 pub mod share;
 mod stage;
 mod state;
+mod treasury;
 
 pub use answer::Answer;
 pub use gate::{Gate, GateFault};

@@ -81,6 +81,10 @@ impl Gate {
         if by == 0 {
             return Err(refused("raise by an amount above zero".to_owned()));
         }
+        if known.shared.is_some() {
+            drop(locked);
+            return self.raise_shared(budget, account, by, approval).map_err(|reason| refused(reason.detail));
+        }
         let by = Amounts::ZERO.with(known.kind, by);
         let ticket = self.grant(&mut locked, known, account, by, approval);
         drop(locked);

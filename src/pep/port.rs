@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 pub use crate::audit::{Head, Sealed};
 use crate::model::{Action, Call, CallId, CodeGrant, Digest, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
 
+pub use super::treasury::{Claim, Holding, Opening, Pot, Treasury, TreasuryFault};
 use super::{Answer, Durable, Reserved};
 
 /// Tells the time. The only clock of the core.

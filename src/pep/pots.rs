@@ -13,8 +13,8 @@ use super::gate::{InForce, Locked};
 use super::port::{Claim, Holding, JournalFault, Opening, Pot, Ticket, Treasury, TreasuryFault};
 use super::share::excess;
 use crate::audit::Body;
-use crate::ledger::{AccountId, Allowance, Limit};
-use crate::model::{Amounts, Digest, Millis, Reason, ReasonCode, Subject, Timestamp};
+use crate::ledger::{AccountId, Allowance, Limit, Shortfall};
+use crate::model::{Amounts, Digest, Millis, Reason, ReasonCode, Subject, Tier, Timestamp, Window};
 
 /// What a gate knows of its pots besides the journal: whose turn it is, and what was last heard.
 #[derive(Default)]
@@ -147,7 +147,8 @@ impl Gate {
         }
         let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
         let in_use: BTreeSet<&Pot> = locked.state.ledger.allowances().map(|(pot, _)| pot).collect();
-        let needed = |pot: &Pot, turn: &Arc<Turn>| in_use.contains(pot) || Arc::strong_count(turn) > 1 || *held(&turn.owed);
+        let needed =
+            |pot: &Pot, turn: &Arc<Turn>| in_use.contains(pot) || Arc::strong_count(turn) > 1 || *held(&turn.owed);
         held(&self.pots.turns).retain(|pot, turn| needed(pot, turn));
         first
     }
@@ -226,18 +227,22 @@ impl Gate {
     }
 
     /// Adds a tranche that a person granted to the pot of `account`.
-    pub(super) fn raise_shared(&self, limit: &Limit, account: &AccountId, more: u64, by: &str) -> Result<(), Reason> {
-        let Some(treasury) = &self.pots.treasury else { return Err(without_treasury(&limit.id)) };
-        let pot = {
-            let locked = self.lock()?;
-            Pot::of(limit, account.clone(), self.now(&locked))
+    pub(super) fn raise_shared(&self, budget: &str, account: &AccountId, more: u64, by: &str) -> Result<(), Reason> {
+        let Some(treasury) = &self.pots.treasury else { return Err(without_treasury(budget)) };
+        let (force, now) = (self.force(), self.lock().map(|locked| self.now(&locked))?);
+        let limit = force.limits.iter().find(|limit| limit.shared && limit.id == budget);
+        let Some(pot) = limit.map(|limit| limit.pot(account.as_str(), now)) else {
+            return Err(Reason::new(
+                ReasonCode::BudgetExhausted,
+                format!("the policy has no shared budget `{budget}`"),
+            ));
         };
         let opening = held(&self.pots.opening).map_or(Digest::ZERO, |opening| opening.token);
         let number = self.pots.tranches.fetch_add(1, Ordering::SeqCst);
         // One id for all tries: a tranche whose answer was lost is not granted twice.
         let id = Digest::of(format!("{opening} {number}").as_bytes()).hex();
         let once = || treasury.raise(&pot, more, &id, by);
-        once().or_else(|_| once()).map_err(|fault| unreachable(&limit.id, &fault))
+        once().or_else(|_| once()).map_err(|fault| unreachable(budget, &fault))
     }
 
     /// Why no shared budget that `amounts` draw on can be used now, if so.
@@ -254,23 +259,30 @@ impl Gate {
     /// The limits that a decision reads: of a shared budget what this gate has and what was last heard to be left.
     pub(super) fn hinted(&self, locked: &Locked<'_>, force: &InForce, subject: &Subject, now: Timestamp) -> Vec<Limit> {
         let mut limits = force.limits.to_vec();
+        if force.shared.is_empty() {
+            return limits;
+        }
         let path = AccountId::path(subject);
         for limit in limits.iter_mut().filter(|limit| limit.shared) {
-            let Some(account) = path.iter().find(|account| account.tier() == limit.tier) else { continue };
-            let stands = locked.state.ledger.allowance(limit, account, now);
-            let room = self.pots.room(&Pot::of(limit, account.clone(), now));
-            let known = room.map_or(limit.limit, |room| stands.known().saturating_add(room));
+            let known = |account: &AccountId| {
+                let stands = locked.state.ledger.allowance(limit, account.as_str(), now);
+                let room = self.pots.room(&limit.pot(account.as_str(), now));
+                room.map_or(limit.limit, |room| stands.known().saturating_add(room))
+            };
+            let known = path.iter().filter(|account| account.tier() == limit.tier).map(known).min();
+            let known = known.unwrap_or(limit.limit);
             *limit = Limit { shared: false, limit: known, ..limit.clone() };
         }
         limits
     }
 
-    /// The pot behind a shortfall of `budget`.
-    pub(super) fn need(&self, force: &InForce, subject: &Subject, budget: &str, wanted: u64, now: Timestamp) -> Option<Need> {
-        let shared = force.shared.iter().find(|shared| force.limits.get(shared.at).is_some_and(|l| l.id == budget))?;
+    /// What to draw so that `shortfall` is none; `None` where it is not of a shared budget.
+    pub(super) fn need(&self, force: &InForce, shortfall: &Shortfall, now: Timestamp) -> Option<Need> {
+        let Shortfall::Limit { budget, account, wanted, .. } = shortfall else { return None };
+        let of_it = |shared: &&Shared| force.limits.get(shared.at).is_some_and(|limit| limit.id == *budget);
+        let shared = force.shared.iter().find(of_it)?;
         let limit = force.limits.get(shared.at)?.clone();
-        let account = AccountId::path(subject).into_iter().find(|account| account.tier() == limit.tier)?;
-        Some(Need { pot: Pot::of(&limit, account, now), limit, lease: shared.lease, wanted })
+        Some(Need { pot: limit.pot(account.as_str(), now), limit, lease: shared.lease, wanted: *wanted })
     }
 
     /// The pots from which `amounts` of `subject` are drawn.
@@ -280,24 +292,27 @@ impl Gate {
         }
         let Ok(now) = self.lock().map(|locked| self.now(&locked)) else { return Vec::new() };
         let path = AccountId::path(subject);
-        let pot = |shared: &Shared| {
+        let drawn = |shared: &Shared| {
             let limit = force.limits.get(shared.at).filter(|limit| amounts.of(limit.kind) > 0)?;
-            let account = path.iter().find(|account| account.tier() == limit.tier)?;
-            Some((Pot::of(limit, account.clone(), now), limit.clone(), shared.lease))
+            Some((limit, shared.lease))
         };
-        force.shared.iter().filter_map(pot).collect()
+        let pots = |(limit, lease): (&Limit, u64)| {
+            let own = path.iter().filter(|account| account.tier() == limit.tier);
+            own.map(|account| (limit.pot(account.as_str(), now), limit.clone(), lease)).collect::<Vec<_>>()
+        };
+        force.shared.iter().filter_map(drawn).flat_map(pots).collect()
     }
 
     /// The limit that speaks of `pot` now; for one that no policy names any more and that counts in total, one of zero.
     fn limit_of(&self, pot: &Pot) -> Option<Limit> {
         let (force, now) = (self.force(), self.lock().ok().map(|locked| self.now(&locked))?);
-        let speaks = |limit: &&Limit| limit.shared && Pot::of(limit, pot.account.clone(), now) == *pot;
+        let speaks = |limit: &&Limit| limit.shared && limit.pot(&pot.account, now) == *pot;
         let gone = || Limit {
             id: pot.budget.clone(),
-            tier: pot.account.tier(),
+            tier: AccountId::parse(&pot.account).map_or(Tier::Org, |account| account.tier()),
             kind: pot.kind,
             limit: 0,
-            window: crate::model::Window::Total,
+            window: Window::Total,
             shared: true,
         };
         force.limits.iter().find(speaks).cloned().or_else(|| (pot.opens.0 == 0).then(gone))
@@ -307,7 +322,7 @@ impl Gate {
         let locked = self.lock()?;
         let now = self.now(&locked);
         // A window that has passed since counts for nobody any more.
-        let current = Pot::of(limit, pot.account.clone(), now) == *pot;
+        let current = limit.pot(&pot.account, now) == *pot;
         Ok(if current { locked.state.ledger.allowance(limit, &pot.account, now) } else { Allowance::default() })
     }
 
@@ -378,6 +393,13 @@ impl Gate {
         locked.state.ledger.allow(pot, held);
         let body = Body::Allowance { pot: pot.clone(), held: Amounts::ZERO.with(pot.kind, held) };
         self.write(locked, at, body).1
+    }
+
+    /// How many entries of the journal are durable at least: what the treasury remembers against an older copy of it.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        let opening = held(&self.pots.opening).map_or(0, |opening| opening.epoch);
+        self.firm.load(Ordering::SeqCst).max(opening)
     }
 
     /// The place of this opening in the journal: one entry, written at the first call.

@@ -64,6 +64,8 @@ pub(super) struct Settled {
     pub decision: Decision,
     pub receipt: Receipt,
     pub ticket: Ticket,
+    /// Entries of the journal with the outcome's.
+    pub place: u64,
 }
 
 impl Durable<Reserved> {

@@ -59,6 +59,8 @@ impl State {
             Body::Thaw { account, .. } => drop(self.ledger.thaw(&named(account)?)),
             Body::Part { call, part, posted } => self.ledger.replay_part(call, *part, *posted, at)?,
             Body::Reconcile { call, posted, .. } => self.ledger.reconcile(call, *posted, at)?,
+            Body::Allowance { pot, held } => self.ledger.allow(pot, held.of(pot.kind)),
+            Body::Join { .. } => {}
             Body::Fork { subject, from } => self.forked(subject, from),
             Body::Outcome(outcome) => {
                 if outcome.receipt.is_unknown() {

@@ -4,8 +4,8 @@
 //! loses nothing. It states what it counts on with every question; whatever the database held for it beyond that comes
 //! back by the same statement. No answer therefore has to be asked for again: the next statement heals a lost one.
 
-pub use crate::ledger::Pot;
 use crate::model::Digest;
+pub use crate::model::Pot;
 
 /// A gate's statement about one pot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

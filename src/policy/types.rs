@@ -199,6 +199,11 @@ pub struct Peers {
 /// The tier whose accounts a budget limits: each account of that tier by itself.
 pub use crate::model::Tier as Scope;
 
+/// What a gate draws of a shared budget beyond what it needs, and what may lie unused there; 0 draws what is needed and
+/// gives back what was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease(pub u64);
+
 /// A limit on one kind in one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -212,6 +217,8 @@ pub struct Budget {
     pub limit: u64,
     /// Over which time it counts.
     pub window: Window,
+    /// Several gates share it, with this lease; `None` when it is this gate's alone.
+    pub shared: Option<Lease>,
     /// At the cap: deny, or ask a person for one more call.
     pub at_cap: Effect,
     /// Threats answered.

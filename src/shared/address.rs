@@ -45,9 +45,8 @@ impl Address {
     /// # Errors
     /// [`AddressFault`].
     pub fn parse(url: &str, ca: Option<&Path>) -> Result<Self, AddressFault> {
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            AddressFault::Form(error.to_string())
-        })?;
+        let mut config: Config =
+            url.parse().map_err(|error: tokio_postgres::Error| AddressFault::Form(error.to_string()))?;
         if config.get_password().is_some() {
             return Err(AddressFault::Password);
         }

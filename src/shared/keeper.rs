@@ -98,7 +98,7 @@ impl Round {
     /// Renews until there is no order that the gate has not followed.
     fn renew(&self) -> Result<(), TreasuryFault> {
         loop {
-            let (asked, orders) = self.treasury.heartbeat(self.gate.entries())?;
+            let (asked, orders) = self.treasury.heartbeat(self.gate.position())?;
             for order in &orders {
                 self.follow(order)?;
                 self.treasury.followed(order.number);
@@ -112,7 +112,8 @@ impl Round {
 
     fn follow(&self, order: &Order) -> Result<(), TreasuryFault> {
         let Order { number, what, account, by } = order;
-        let unclear = || TreasuryFault::Unreachable(format!("order {number} (`{what}` of `{account}`) is not understood"));
+        let unclear =
+            || TreasuryFault::Unreachable(format!("order {number} (`{what}` of `{account}`) is not understood"));
         let account = AccountId::parse(account).map_err(|_| unclear())?;
         let done = match what.as_str() {
             "freeze" => self.gate.freeze(&account, by),

@@ -221,7 +221,9 @@ impl Lane {
 
 /// Serialisation failures and deadlocks: nothing was done, and the same statement may do it.
 fn is_about_order(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code))
+    error
+        .code()
+        .is_some_and(|code| [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code))
 }
 
 /// The innermost cause: the layers around it say only where it went through.
@@ -234,7 +236,8 @@ fn root(error: &tokio_postgres::Error) -> String {
 }
 
 /// A commit that is confirmed must survive a crash of the server, whatever it is set to for others.
-const SETTINGS: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+const SETTINGS: &str =
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 async fn connect(address: &Address, bell: Option<Sender<()>>) -> Result<Session, tokio_postgres::Error> {
     let (client, driver) = match &address.tls {

@@ -7,8 +7,7 @@ use tokio_postgres::Row;
 
 use super::link::{Link, LinkFault, Param};
 use super::{Address, CHANNEL, GRANTS, MIGRATIONS, Terms};
-use crate::ledger::Pot;
-use crate::model::{Kind, Timestamp};
+use crate::model::{Kind, Pot, Timestamp};
 
 /// A connection for people.
 #[derive(Debug)]
@@ -105,7 +104,8 @@ impl Office {
         // Only to be quick about it: a heartbeat would find the order too.
         let _ = self.link.script(format!("NOTIFY {CHANNEL}"));
         loop {
-            let waiting = self.rows("SELECT weir.waiting_for($1, $2)", vec![Param::Whole(number), Param::Whole(self.margin)]);
+            let waiting =
+                self.rows("SELECT weir.waiting_for($1, $2)", vec![Param::Whole(number), Param::Whole(self.margin)]);
             match waiting {
                 Ok(rows) if rows.is_empty() => return Ok(began.elapsed()),
                 Ok(rows) if began.elapsed() > self.longest * 3 => {
@@ -113,7 +113,9 @@ impl Office {
                     return Err(format!("order {number} stands; still waiting for {}", names.join(", ")));
                 }
                 Err(fault) if began.elapsed() > self.longest * 3 => {
-                    return Err(format!("order {number} stands, and whether every gate has followed it is not known: {fault}"));
+                    return Err(format!(
+                        "order {number} stands, and whether every gate has followed it is not known: {fault}"
+                    ));
                 }
                 Ok(_) | Err(_) => thread::sleep(Duration::from_millis(5)),
             }
@@ -171,7 +173,7 @@ impl Office {
     pub fn correct(&self, gate: &str, pot: &Pot, spent: u64, by: &str) -> Result<(), String> {
         let text = |text: &str| Param::Text(text.to_owned());
         let whole = |number: u64| Param::Whole(i64::try_from(number).unwrap_or(i64::MAX));
-        let (account, kind) = (text(pot.account.as_str()), text(pot.kind.row().name));
+        let (account, kind) = (text(&pot.account), text(pot.kind.row().name));
         let params = vec![text(gate), text(&pot.budget), account, kind, whole(pot.opens.0), whole(spent), text(by)];
         let rows = self.rows("SELECT weir.correct($1, $2, $3, $4, $5, $6, $7)", params)?;
         match cell::<Option<String>>(&rows, 0, 0)?.as_deref() {
@@ -187,12 +189,8 @@ impl Office {
 }
 
 fn pot(row: &Row) -> Result<Option<PotRow>, String> {
-    let account: String = value(row, 1)?;
-    let (Some(kind), Ok(account)) = (Kind::from_name(&value::<String>(row, 2)?), crate::ledger::AccountId::parse(&account))
-    else {
-        return Ok(None);
-    };
-    let pot = Pot { budget: value(row, 0)?, account, kind, opens: Timestamp(unsigned(value(row, 3)?)) };
+    let Some(kind) = Kind::from_name(&value::<String>(row, 2)?) else { return Ok(None) };
+    let pot = Pot { budget: value(row, 0)?, account: value(row, 1)?, kind, opens: Timestamp(unsigned(value(row, 3)?)) };
     Ok(Some(PotRow { pot, gate: value(row, 4)?, held: unsigned(value(row, 5)?) }))
 }
 

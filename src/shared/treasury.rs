@@ -10,7 +10,6 @@ use tokio_postgres::Row;
 use super::link::{Link, LinkFault, Param};
 use super::standing::{Moment, Standing};
 use super::{Address, MIGRATIONS};
-use crate::ledger::AccountId;
 use crate::model::{Kind, Name, Timestamp};
 use crate::pep::port::{Claim, Holding, Opening, Pot, Treasury, TreasuryFault};
 
@@ -63,7 +62,8 @@ pub struct Postgres {
 }
 
 /// What a refusal by the database means.
-const RETIRED: &str = "this gate was retired by an operator; what it held is counted as spent. Start it with a new store";
+const RETIRED: &str =
+    "this gate was retired by an operator; what it held is counted as spent. Start it with a new store";
 const OLDER: &str = "the database has seen a longer journal of this gate: the store was restored from a backup, or a copy \
                      of it runs elsewhere. Retire this gate with `weir store retire` and start with a new store";
 const FENCED: &str = "another opening of this gate's store has begun since, or it was retired";
@@ -94,7 +94,8 @@ impl Postgres {
         let acked = self.acked.load(Ordering::SeqCst);
         let ttl = i64::try_from(self.terms.ttl.as_millis()).unwrap_or(i64::MAX);
         let params = vec![self.gate(), self.epoch(), whole(position), whole(acked), Param::Whole(ttl)];
-        let row = self.one(self.heart(), "SELECT refused, version, acked FROM weir.renew($1, $2, $3, $4, $5)", params)?;
+        let row =
+            self.one(self.heart(), "SELECT refused, version, acked FROM weir.renew($1, $2, $3, $4, $5)", params)?;
         refused(&row)?;
         // What an earlier opening followed is in the journal already.
         self.followed(get(&row, 2)?);
@@ -104,9 +105,8 @@ impl Postgres {
         }
         let sql = "SELECT version, what, account, made_by FROM weir.orders_after($1)";
         let rows = self.link.query(self.heart(), sql, vec![whole(acked)]).map_err(fault)?;
-        let order = |row: &Row| {
-            Ok(Order { number: get(row, 0)?, what: get(row, 1)?, account: get(row, 2)?, by: get(row, 3)? })
-        };
+        let order =
+            |row: &Row| Ok(Order { number: get(row, 0)?, what: get(row, 1)?, account: get(row, 2)?, by: get(row, 3)? });
         Ok((asked, rows.iter().map(order).collect::<Result<_, TreasuryFault>>()?))
     }
 
@@ -161,7 +161,8 @@ impl Postgres {
         if usize::try_from(there).is_ok_and(|there| there == here) {
             return Ok(());
         }
-        let text = format!("the database has format {there} and this version of weir speaks {here}; run `weir store migrate`");
+        let text =
+            format!("the database has format {there} and this version of weir speaks {here}; run `weir store migrate`");
         Err(TreasuryFault::Unreachable(text))
     }
 }
@@ -169,7 +170,8 @@ impl Postgres {
 impl Treasury for Postgres {
     fn join(&self, opening: Opening) -> Result<Vec<(Pot, u64)>, TreasuryFault> {
         self.is_current()?;
-        let params = vec![self.gate(), whole(opening.epoch), Param::Text(format!("{} {}", opening.token.hex(), self.nonce))];
+        let params =
+            vec![self.gate(), whole(opening.epoch), Param::Text(format!("{} {}", opening.token.hex(), self.nonce))];
         let row = self.one(self.heart(), "SELECT weir.register($1, $2, $3)", params)?;
         refused(&row)?;
         self.epoch.store(opening.epoch, Ordering::SeqCst);
@@ -228,14 +230,13 @@ fn refused(row: &Row) -> Result<(), TreasuryFault> {
 fn share(row: &Row) -> Result<Option<(Pot, u64)>, TreasuryFault> {
     let Some(kind) = Kind::from_name(&get::<String>(row, 2)?) else { return Ok(None) };
     let opens = Timestamp(unsigned(get(row, 3)?));
-    let Ok(account) = AccountId::parse(&get::<String>(row, 1)?) else { return Ok(None) };
-    let pot = Pot { budget: get(row, 0)?, account, kind, opens };
+    let pot = Pot { budget: get(row, 0)?, account: get(row, 1)?, kind, opens };
     Ok(Some((pot, unsigned(get(row, 4)?))))
 }
 
 fn pot(pot: &Pot) -> [Param; 4] {
     let kind = Param::Text(pot.kind.row().name.to_owned());
-    [Param::Text(pot.budget.clone()), Param::Text(pot.account.as_str().to_owned()), kind, whole(pot.opens.0)]
+    [Param::Text(pot.budget.clone()), Param::Text(pot.account.clone()), kind, whole(pot.opens.0)]
 }
 
 /// An amount as the database counts; it ends at 2^63 - 1, as limits do.
@@ -248,7 +249,8 @@ fn unsigned(number: i64) -> u64 {
 }
 
 fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: &'r Row, at: usize) -> Result<T, TreasuryFault> {
-    row.try_get(at).map_err(|error| TreasuryFault::Unreachable(format!("the database's answer cannot be read: {error}")))
+    row.try_get(at)
+        .map_err(|error| TreasuryFault::Unreachable(format!("the database's answer cannot be read: {error}")))
 }
 
 fn fault(fault: LinkFault) -> TreasuryFault {

@@ -261,9 +261,10 @@ impl Model for Money {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("posted + pending never pass the limit but by an over-run", |model: &Self, state: &Vault| {
-                state.spent() <= model.limit + state.overrun
-            }),
+            Property::always(
+                "posted + pending never pass the limit but by an over-run",
+                |model: &Self, state: &Vault| state.spent() <= model.limit + state.overrun,
+            ),
             Property::always("the database never gives out more than the limit and over-runs", |model, state| {
                 state.book.held(POT) <= model.limit + state.overrun
             }),
@@ -459,9 +460,10 @@ impl Model for Watch {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("nobody accepts once the order has returned, nor a gate that was retired", |_, state: &Round| {
-                !state.late
-            }),
+            Property::always(
+                "nobody accepts once the order has returned, nor a gate that was retired",
+                |_, state: &Round| !state.late,
+            ),
             Property::sometimes("the order returns although a gate is cut off", |_, state: &Round| {
                 state.returned && state.sentries.iter().any(|sentry| sentry.up && !sentry.stopped)
             }),

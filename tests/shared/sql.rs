@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weir::ledger::{AccountId, Pot};
-use weir::model::{Digest, Kind, Timestamp};
+use weir::model::{Digest, Kind, Pot, Timestamp};
 use weir::pep::port::{Claim, Holding, Opening, Treasury as _, TreasuryFault};
 use weir::shared::{Office, Postgres};
 
@@ -12,7 +11,7 @@ use super::server::{Server, TERMS};
 use super::support::{Seeded, name};
 
 pub fn pot(budget: &str) -> Pot {
-    Pot { budget: budget.into(), account: AccountId::parse("acme").unwrap(), kind: Kind::MicroUsd, opens: Timestamp(0) }
+    Pot { budget: budget.into(), account: "acme".into(), kind: Kind::MicroUsd, opens: Timestamp(0) }
 }
 
 fn gate(server: &Server, number: u8) -> Postgres {

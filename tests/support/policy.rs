@@ -62,6 +62,7 @@ pub fn budget(id: &str, scope: Scope, kind: Kind, limit: u64, at_cap: Effect) ->
         kind,
         limit,
         window: Window::Total,
+        shared: None,
         at_cap,
         answers: Vec::new(),
         assumed: false,

@@ -194,6 +194,8 @@ impl Story {
             | Body::Part { .. }
             | Body::Reconcile { .. }
             | Body::Fork { .. }
+            | Body::Allowance { .. }
+            | Body::Join { .. }
             | Body::Checkpoint { .. } => {}
         }
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::protected::is_pattern;
 use super::super::reader::{Fields, shown};
-use super::super::{Budget, Peers, Pin, Registry, Scope};
+use super::super::{Budget, Lease, Peers, Pin, Registry, Scope};
 use super::Unique;
-use crate::model::{Digest, Effect, KINDS, Kind, Limits, ThreatId, Window};
+use crate::model::{Digest, Effect, KINDS, Kind, Limits, Nature, ThreatId, Window};
 
 /// Words of [`Scope`].
 pub(in crate::policy) const SCOPES: [(&str, Scope); 6] = [
@@ -89,6 +89,7 @@ pub(super) fn budgets(root: &Fields<'_, '_>) -> Vec<Budget> {
         }
         let limit = fields.whole("limit", 0..=i64::MAX as u64);
         let at_cap = fields.word("at_cap", &[("deny", Effect::Deny), ("ask", Effect::Ask)]).unwrap_or(Effect::Deny);
+        let shared = read_shared(&fields, kind);
         let answers = fields.threats("answers");
         let assumed = fields.flag("assumed").unwrap_or(false);
         fields.end();
@@ -105,6 +106,7 @@ pub(super) fn budgets(root: &Fields<'_, '_>) -> Vec<Budget> {
                 kind,
                 limit,
                 window: Window::Total,
+                shared,
                 at_cap,
                 answers,
                 assumed,
@@ -113,6 +115,19 @@ pub(super) fn budgets(root: &Fields<'_, '_>) -> Vec<Budget> {
         }
     }
     budgets
+}
+
+/// `shared` and `lease`.
+fn read_shared(fields: &Fields<'_, '_>, kind: Option<Kind>) -> Option<Lease> {
+    let shared = fields.flag("shared").unwrap_or(false);
+    let lease = fields.whole("lease", 0..=i64::MAX as u64);
+    if lease.is_some() && !shared {
+        fields.fault(fields.line, "`lease` says how a shared budget is drawn; it needs `shared = true`");
+    }
+    if shared && kind.is_some_and(|kind| kind.row().nature == Nature::Peak) {
+        fields.fault(fields.line, "amounts of this kind do not add up, so gates cannot share a budget of it");
+    }
+    shared.then_some(Lease(lease.unwrap_or(0)))
 }
 
 pub(super) fn protected(fields: &Fields<'_, '_>) -> (Vec<String>, Vec<ThreatId>) {

@@ -136,8 +136,9 @@ impl Gate {
             let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
             (locked.state.ledger.allowances().map(|(pot, _)| pot.clone()).collect(), self.now(&locked))
         };
-        let owing = held(&self.pots.turns).iter().filter(|(_, turn)| *held(&turn.owed)).map(|(pot, _)| pot.clone());
-        let all: BTreeSet<Pot> = pots.into_iter().chain(owing.collect::<Vec<_>>()).collect();
+        let mut all: BTreeSet<Pot> = pots.into_iter().collect();
+        let owing = |(pot, turn): (&Pot, &Arc<Turn>)| (*held(&turn.owed)).then(|| pot.clone());
+        all.extend(held(&self.pots.turns).iter().filter_map(owing));
         let mut first = Ok(());
         for pot in all {
             let Some(limit) = self.limit_of(&pot) else { continue };
@@ -219,7 +220,8 @@ impl Gate {
         let waiting = turn.wanted.load(Ordering::SeqCst).saturating_sub(stands.unused());
         let most = need.lease.max(waiting).max(least);
         let claim = Claim { pot: &need.pot, known: stands.known(), least, most, limit: need.limit.limit };
-        let holding = self.ask(&**treasury, &claim, &turn).map_err(|fault| unreachable(&need.limit.id, &fault))?;
+        let holding =
+            self.state_and_ask(&**treasury, &claim, &turn).map_err(|fault| unreachable(&need.limit.id, &fault))?;
         if holding.held != stands.held {
             self.allow(&need.pot, holding.held)?;
         }
@@ -358,14 +360,14 @@ impl Gate {
         limit: u64,
     ) -> Result<(), TreasuryFault> {
         let claim = Claim { pot, known: stands.known(), least: 0, most: 0, limit };
-        let holding = self.ask(treasury, &claim, turn)?;
+        let holding = self.state_and_ask(treasury, &claim, turn)?;
         if holding.held != stands.held {
             self.allow(pot, holding.held).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
         }
         Ok(())
     }
 
-    fn ask(&self, treasury: &dyn Treasury, claim: &Claim<'_>, turn: &Turn) -> Result<Holding, TreasuryFault> {
+    fn state_and_ask(&self, treasury: &dyn Treasury, claim: &Claim<'_>, turn: &Turn) -> Result<Holding, TreasuryFault> {
         let answer = treasury.claim(claim);
         *held(&turn.owed) = answer.is_err();
         if let Ok(holding) = &answer {

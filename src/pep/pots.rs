@@ -114,7 +114,9 @@ impl Gate {
             let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
             locked.state.ledger.allowances().map(|(pot, _)| pot.clone()).collect()
         };
-        known.into_iter().for_each(|pot| drop(shown.entry(pot).or_default()));
+        for pot in known {
+            shown.entry(pot).or_default();
+        }
         for (pot, there) in shown {
             let (turn, Some(limit)) = (self.pots.turn(&pot), self.limit_of(&pot)) else { continue };
             let _one = held(&turn.one);

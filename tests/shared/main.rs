@@ -3,5 +3,18 @@
 //!
 //! The model needs nothing. Everything else needs the feature `shared` and PostgreSQL's programs.
 
+#[cfg(feature = "shared")]
+#[path = "../support/mod.rs"]
+mod support;
+
 mod book;
 mod model;
+
+#[cfg(feature = "shared")]
+mod gates;
+#[cfg(feature = "shared")]
+mod orders;
+#[cfg(feature = "shared")]
+mod server;
+#[cfg(feature = "shared")]
+mod sql;

@@ -291,7 +291,8 @@ fn carry(mut from: TcpStream, mut to: TcpStream, mode: Arc<AtomicU8>, stop: Arc<
                         break;
                     }
                 }
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                }
                 Err(_) => break,
             }
         }

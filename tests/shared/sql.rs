@@ -111,7 +111,9 @@ fn a_late_statement_is_refused_and_an_older_opening_too() {
     server.prepared();
     let ask = |sql: &str| server.sql("gate", sql);
     let claim = |epoch: u64, seq: u64, known: u64, least: u64| {
-        ask(&format!("SELECT * FROM weir.claim('g', {epoch}, {seq}, 'b', 'acme', 'micro_usd', 0, {known}, {least}, {least}, 10)"))
+        ask(&format!(
+            "SELECT * FROM weir.claim('g', {epoch}, {seq}, 'b', 'acme', 'micro_usd', 0, {known}, {least}, {least}, 10)"
+        ))
     };
     assert_eq!(ask("SELECT weir.register('g', 5, 'first')"), "");
     assert_eq!(claim(5, 1, 0, 4), "|4|6");
@@ -150,7 +152,11 @@ fn a_gate_may_neither_read_change_nor_delete_what_is_not_its_own() {
         let fault = server.try_sql("gate", sql).expect_err(sql);
         assert!(fault.contains("permission denied") || fault.contains("must be owner"), "{sql}: {fault}");
     }
-    for sql in ["DELETE FROM weir.orders", "UPDATE weir.shares SET held = 0", "SELECT weir.claim('g',1,1,'b','a','c',0,0,0,0,0)"] {
+    for sql in [
+        "DELETE FROM weir.orders",
+        "UPDATE weir.shares SET held = 0",
+        "SELECT weir.claim('g',1,1,'b','a','c',0,0,0,0,0)",
+    ] {
         let fault = server.try_sql("boss", sql).expect_err(sql);
         assert!(fault.contains("permission denied"), "{sql}: {fault}");
     }

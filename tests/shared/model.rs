@@ -265,29 +265,38 @@ impl Model for Money {
                 "posted + pending never pass the limit but by an over-run",
                 |model: &Self, state: &Vault| state.spent() <= model.limit + state.overrun,
             ),
-            Property::always("the database never gives out more than the limit and over-runs", |model, state| {
-                state.book.held(POT) <= model.limit + state.overrun
-            }),
-            Property::always("a gate counts on nothing that the database does not hold for it", |_, state| {
-                let held = |gate: &GateNo| state.book.pots.get(&POT).and_then(|pot| pot.shares.get(gate));
-                (0..).zip(&state.tills).all(|(gate, till)| till.held <= held(&gate).map_or(0, |share| share.held))
-            }),
-            Property::always("at most a lease lies unused in a gate", |model, state| {
+            Property::always(
+                "the database never gives out more than the limit and over-runs",
+                |model: &Self, state: &Vault| state.book.held(POT) <= model.limit + state.overrun,
+            ),
+            Property::always(
+                "a gate counts on nothing that the database does not hold for it",
+                |_: &Self, state: &Vault| {
+                    let held = |gate: &GateNo| state.book.pots.get(&POT).and_then(|pot| pot.shares.get(gate));
+                    (0..).zip(&state.tills).all(|(gate, till)| till.held <= held(&gate).map_or(0, |share| share.held))
+                },
+            ),
+            Property::always("at most a lease lies unused in a gate", |model: &Self, state: &Vault| {
                 let bound = |till: &&Till| till.busy.is_none() && till.unused() > model.lease.max(1);
                 state.tills.iter().find(bound).is_none()
             }),
-            Property::always("nothing is lost: at the end exactly what was spent is held", |model, state| {
-                [false, true].into_iter().all(|late| state.wound_up(model, late) == state.posted_at_last())
-            }),
-            Property::sometimes("the cap is reached", |model, state| state.spent() == model.limit),
-            Property::sometimes("an answer is lost and the draw repeated", |model, state| {
+            Property::always(
+                "nothing is lost: at the end exactly what was spent is held",
+                |model: &Self, state: &Vault| {
+                    [false, true].into_iter().all(|late| state.wound_up(model, late) == state.posted_at_last())
+                },
+            ),
+            Property::sometimes("the cap is reached", |model: &Self, state: &Vault| state.spent() == model.limit),
+            Property::sometimes("an answer is lost and the draw repeated", |model: &Self, state: &Vault| {
                 state.lost < model.lost && state.spent() == model.limit
             }),
-            Property::sometimes("a gate dies with allowance that nobody knows of", |_, state| {
+            Property::sometimes("a gate dies with allowance that nobody knows of", |_: &Self, state: &Vault| {
                 let held = |gate: GateNo| state.book.pots.get(&POT).and_then(|pot| pot.shares.get(&gate));
                 (0..).zip(&state.tills).any(|(gate, till)| !till.up && held(gate).is_some_and(|s| s.held > till.held))
             }),
-            Property::sometimes("both gates spend", |_, state| state.tills.iter().all(|till| till.posted > 0)),
+            Property::sometimes("both gates spend", |_: &Self, state: &Vault| {
+                state.tills.iter().all(|till| till.posted > 0)
+            }),
         ]
     }
 }
@@ -462,16 +471,18 @@ impl Model for Watch {
         vec![
             Property::always(
                 "nobody accepts once the order has returned, nor a gate that was retired",
-                |_, state: &Round| !state.late,
+                |_: &Self, state: &Round| !state.late,
             ),
-            Property::sometimes("the order returns although a gate is cut off", |_, state: &Round| {
+            Property::sometimes("the order returns although a gate is cut off", |_: &Self, state: &Round| {
                 state.returned && state.sentries.iter().any(|sentry| sentry.up && !sentry.stopped)
             }),
-            Property::sometimes("the order returns because every gate has followed it", |_, state| {
+            Property::sometimes("the order returns because every gate has followed it", |_: &Self, state: &Round| {
                 state.returned && state.book.gates.values().all(|row| row.acked == 1 && row.expires > state.now)
             }),
-            Property::sometimes("a gate accepts while the order goes round", |_, state| state.accepted_after_order),
-            Property::sometimes("a gate is retired", |_, state| state.retired.is_some()),
+            Property::sometimes("a gate accepts while the order goes round", |_: &Self, state: &Round| {
+                state.accepted_after_order
+            }),
+            Property::sometimes("a gate is retired", |_: &Self, state: &Round| state.retired.is_some()),
         ]
     }
 }

@@ -152,7 +152,9 @@ fn nothing_is_accepted_late_in_the_long_run() {
             |n: usize| Member::start(&format!("g{run}-{n}"), server.address("gate"), policy.clone(), Store::default());
         let members = [member(0), member(1)];
         let gates = [&*members[0].gate, &*members[1].gate];
-        let late = late(&gates, 4, 500, time, || drop(office.order("freeze", "acme", "me").unwrap()));
+        let late = late(&gates, 4, 500, time, || {
+            office.order("freeze", "acme", "me").unwrap();
+        });
         assert_eq!(late, 0, "database, run {run}");
         office.order("thaw", "acme", "me").unwrap();
     }

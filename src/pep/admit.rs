@@ -48,6 +48,15 @@ struct Lack {
     force: Arc<InForce>,
 }
 
+impl Lack {
+    /// What there is at all, of which this gate alone may know less.
+    const fn leaves(&mut self, room: Option<u64>) {
+        if let (Shortfall::Limit { left, .. }, Some(room)) = (&mut self.shortfall, room) {
+            *left = room;
+        }
+    }
+}
+
 /// How often a call draws at most: others may take what it drew before it comes to reserve.
 const DRAWS: u32 = 64;
 
@@ -67,11 +76,14 @@ impl Gate {
                 Ok(mut locked) => self.attempt(&mut locked, call, &consent),
                 Err(reason) => return Err(self.unrecorded(call, reason)),
             };
-            if let Attempt::Draw(decision, lack) = attempt {
+            if let Attempt::Draw(decision, mut lack) = attempt {
                 draws += 1;
                 attempt = match self.draw(&lack.need) {
-                    Ok(true) if draws < DRAWS => continue,
-                    Ok(_) => short(&lack.shortfall, &decision, &lack.force, &consent),
+                    Ok(None) if draws < DRAWS => continue,
+                    Ok(room) => {
+                        lack.leaves(room);
+                        short(&lack.shortfall, &decision, &lack.force, &consent)
+                    }
                     Err(reason) => Attempt::Refused(Box::new(Ruled {
                         decision: Decision { effect: Effect::Deny, reason, ..*decision },
                         force: lack.force,

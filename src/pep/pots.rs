@@ -164,7 +164,12 @@ impl Gate {
         turn: &Turn,
         (now, idle): (Timestamp, Millis),
     ) -> Result<(), TreasuryFault> {
-        let _one = held(&turn.one);
+        // A pot that is being drawn from is not idle, and a heartbeat must not wait for it.
+        let _one = match turn.one.try_lock() {
+            Ok(one) => one,
+            Err(_) if idle.0 > 0 => return Ok(()),
+            Err(_) => held(&turn.one),
+        };
         let stands = self.stands(pot, limit).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
         let long = {
             let mut rest = held(&turn.rest);
@@ -208,15 +213,15 @@ impl Gate {
         }
     }
 
-    /// Draws what a call lacks: true when it is worth trying again, false when the pot is empty.
-    pub(super) fn draw(&self, need: &Need) -> Result<bool, Reason> {
+    /// Draws what a call lacks: `None` when it is worth trying again, else what is left for it.
+    pub(super) fn draw(&self, need: &Need) -> Result<Option<u64>, Reason> {
         let Some(treasury) = &self.pots.treasury else { return Err(without_treasury(&need.limit.id)) };
         let turn = self.pots.turn(&need.pot);
         let _waiting = Waiting::new(&turn.wanted, need.wanted);
         let _one = held(&turn.one);
         let stands = self.stands(&need.pot, &need.limit)?;
         if stands.unused() >= need.wanted {
-            return Ok(true);
+            return Ok(None);
         }
         let least = need.wanted - stands.unused();
         let waiting = turn.wanted.load(Ordering::SeqCst).saturating_sub(stands.unused());
@@ -227,7 +232,8 @@ impl Gate {
         if holding.held != stands.held {
             self.allow(&need.pot, holding.held)?;
         }
-        Ok(holding.held > stands.known())
+        let more = holding.held > stands.known();
+        Ok((!more).then(|| holding.room.saturating_add(stands.unused())))
     }
 
     /// Adds a tranche that a person granted to the pot of `account`.

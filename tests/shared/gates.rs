@@ -27,7 +27,10 @@ impl Clock for Wall {
 
 pub fn sharing(kind: Kind, limit: u64, lease: u64) -> Policy {
     let shared = Budget { shared: Some(Lease(lease)), ..budget("shared", Scope::Org, kind, limit, Effect::Deny) };
-    Policy { budgets: vec![shared], ..busy() }
+    let mut policy = Policy { budgets: vec![shared], ..busy() };
+    // It asks for a person after forty calls.
+    policy.rules.retain(|rule| rule.id != "tired");
+    policy
 }
 
 /// A gate that takes part.

@@ -17,7 +17,7 @@ const NOBODY: u32 = 65534;
 
 /// Short times, so that tests do not wait.
 pub const TERMS: Terms = Terms {
-    ttl: Duration::from_millis(1500),
+    ttl: Duration::from_millis(3000),
     margin: Duration::from_millis(500),
     idle: Duration::from_millis(400),
     patience: Duration::from_millis(1500),
@@ -38,7 +38,7 @@ pub fn binaries() -> Option<PathBuf> {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
         .chain(std::env::var_os("PATH").iter().flat_map(std::env::split_paths))
-        .filter(|path| path.join("initdb").exists() && path.join("postgres").exists())
+        .filter(|path| ["initdb", "postgres", "psql"].iter().all(|program| path.join(program).exists()))
         .collect();
     found.sort();
     if found.is_empty() {

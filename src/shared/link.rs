@@ -143,6 +143,10 @@ impl Lane {
 
     async fn run(mut self, mut requests: UnboundedReceiver<Request>) {
         while let Some(Request { work, asked, reply }) = requests.recv().await {
+            if let Some(fault) = self.cooling() {
+                let _ = reply.send(Err(fault));
+                continue;
+            }
             let answer = self.serve(&work, asked).await;
             self.failed = match &answer {
                 Err(LinkFault::Unreachable(why)) => Some((Instant::now(), why.clone())),
@@ -153,12 +157,13 @@ impl Lane {
         }
     }
 
+    /// The failure of a moment ago: whoever stood in line behind it need not find out again.
+    fn cooling(&self) -> Option<LinkFault> {
+        let (_, why) = self.failed.as_ref().filter(|(at, _)| at.elapsed() < COOL)?;
+        Some(LinkFault::Unreachable(why.clone()))
+    }
+
     async fn serve(&mut self, work: &Work, asked: Instant) -> Result<Vec<Row>, LinkFault> {
-        if let Some((at, why)) = &self.failed
-            && at.elapsed() < COOL
-        {
-            return Err(LinkFault::Unreachable(why.clone()));
-        }
         let late = || LinkFault::Unreachable("the database did not answer in time".to_owned());
         for attempt in 0..REPEATS {
             if asked.elapsed() > self.patience * 2 {

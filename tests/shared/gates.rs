@@ -1,7 +1,7 @@
 //! Gates on a real database: exactly the limit under races, crashes, cuts and restarts, and everything back at the end.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -63,7 +63,7 @@ impl Member {
     pub fn wait(&self, live: bool) {
         let end = Instant::now() + Duration::from_secs(20);
         while self.treasury.live() != live {
-            assert!(Instant::now() < end, "no standing is live={live} after 20 s");
+            assert!(Instant::now() < end, "no standing is live={live} after 20 s: {:?}", self.gate.join());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -90,7 +90,16 @@ fn held(office: &Office) -> u64 {
 }
 
 fn four(server: &Server, policy: &Policy) -> Vec<Member> {
-    (0..4).map(|n| Member::start(&format!("g{n}"), server.address("gate"), policy.clone(), Store::default())).collect()
+    (0..4)
+        .map(|n| {
+            Member::start(
+                &format!("{}-{n}", policy.budgets[0].id),
+                server.address("gate"),
+                policy.clone(),
+                Store::default(),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -299,10 +308,10 @@ fn under_faults(fault: impl FnOnce(&mut Server, &Proxy)) {
     let address = || Address::parse(&proxy.url("gate"), None).unwrap();
     let mut members: Vec<Member> =
         (0..2).map(|n| Member::start(&format!("g{n}"), address(), policy.clone(), Store::default())).collect();
-    let (ran, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (ran, stop, why) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(String::new()));
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let (member, ran, stop) = (&members[thread % 2], &ran, &stop);
+            let (member, ran, stop, why) = (&members[thread % 2], &ran, &stop, &why);
             scope.spawn(move || {
                 for number in 0.. {
                     if stop.load(Ordering::SeqCst) {
@@ -311,6 +320,7 @@ fn under_faults(fault: impl FnOnce(&mut Server, &Proxy)) {
                     match member.call(&format!("c-{thread}-{number}"), "look", 0) {
                         Ok(_) => drop(ran.fetch_add(1, Ordering::SeqCst)),
                         Err(no) if no.decision.reason.code == ReasonCode::BudgetUnreachable => {
+                            *why.lock().unwrap() = no.decision.reason.detail;
                             std::thread::sleep(Duration::from_millis(2));
                         }
                         Err(no) => assert_eq!(no.decision.reason.code, ReasonCode::BudgetExhausted, "{no:?}"),
@@ -327,7 +337,12 @@ fn under_faults(fault: impl FnOnce(&mut Server, &Proxy)) {
         }
         stop.store(true, Ordering::SeqCst);
     });
-    assert_eq!(ran.load(Ordering::SeqCst), limit as usize, "exactly the limit, faults or not");
+    assert_eq!(
+        ran.load(Ordering::SeqCst),
+        limit as usize,
+        "exactly the limit, faults or not; last: {}",
+        why.lock().unwrap()
+    );
     members.iter().for_each(|member| member.wait(true));
     members.iter_mut().for_each(Member::stop);
     assert_eq!(held(&office), limit);

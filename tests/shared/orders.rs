@@ -1,7 +1,7 @@
 //! Freezing and revoking everywhere: once the order has returned, no gate accepts what it forbids.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -17,18 +17,30 @@ use super::server::{Proxy, Server, TERMS};
 use super::support::{Store, key, tool};
 
 /// Asks at a steady rate until it is told to stop; notes when each request began that was accepted.
-fn ask_steadily(gate: &Gate, worker: usize, each: Duration, stop: &AtomicBool, accepted: &Mutex<Vec<Instant>>) {
+fn ask_steadily(gate: &Gate, each: Duration, stop: &AtomicBool, accepted: &Mutex<Vec<Instant>>) {
+    // Ids are used once, also when a gate is asked in several rounds.
+    static ROUND: AtomicUsize = AtomicUsize::new(0);
+    let round = ROUND.fetch_add(1, Ordering::SeqCst);
     let mut next = Instant::now();
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
             return;
         }
         let began = Instant::now();
-        if gate.admit(tool(&format!("w{worker}-{number}"), "look", json!({}))).is_ok() {
+        if gate.admit(tool(&format!("r{round}-{number}"), "look", json!({}))).is_ok() {
             accepted.lock().unwrap().push(began);
         }
         next += each;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Ends the workers, even when an assertion ends the test.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -39,14 +51,14 @@ fn late(gates: &[&Gate], workers: usize, rate: u32, time: Duration, order: impl 
     std::thread::scope(|scope| {
         for worker in 0..workers {
             let (gate, stop, accepted) = (gates[worker % gates.len()], &stop, &accepted);
-            scope.spawn(move || ask_steadily(gate, worker, Duration::from_secs(1) / rate, stop, accepted));
+            scope.spawn(move || ask_steadily(gate, Duration::from_secs(1) / rate, stop, accepted));
         }
+        let _stops = Stops(&stop);
         std::thread::sleep(time / 2);
         assert!(!accepted.lock().unwrap().is_empty(), "nothing ran before the order");
         order();
         *returned.lock().unwrap() = Some(Instant::now());
         std::thread::sleep(time / 2);
-        stop.store(true, Ordering::SeqCst);
     });
     let returned = returned.lock().unwrap().unwrap();
     accepted.lock().unwrap().iter().filter(|began| **began > returned).count()

@@ -52,6 +52,7 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
             tool("send", EffectClass::Network),
         ]),
         code: None,
+        models: BTreeMap::new(),
         registries: BTreeMap::new(),
         peers: Peers { names: BTreeSet::from(["helper".to_owned()]), max_depth: 1, answers: Vec::new() },
         budgets: Vec::new(),
@@ -96,8 +97,14 @@ pub(super) fn call(action: Action, resource: &str, n: Option<i64>) -> Call {
     if let Some(n) = n {
         args.insert("n".to_owned(), json!(n));
     }
-    let subject =
-        Subject { org: name("o"), agent: name("a"), session: name("s"), run: name("r"), delegation: Vec::new() };
+    let subject = Subject {
+        org: name("o"),
+        agent: name("a"),
+        session: name("s"),
+        run: name("r"),
+        delegation: Vec::new(),
+        project: None,
+    };
     Call {
         id: name("c"),
         subject,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir::model::{
     Access, Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Keep, Kind, Millis, Preopen,
-    Randomness, Record,
+    Randomness, Record, Window,
 };
 use weir::policy::{
     Approvals, ArgRule, ArgType, Budget, Code, Cost, Memory, Peers, Pin, Policy, Registry, Rule, Scope, Tool,
@@ -56,7 +56,17 @@ pub fn rule(id: &str, effect: Effect, actions: &[Action], resources: &[&str], wh
 }
 
 pub fn budget(id: &str, scope: Scope, kind: Kind, limit: u64, at_cap: Effect) -> Budget {
-    Budget { id: id.to_owned(), scope, kind, limit, at_cap, answers: Vec::new(), assumed: false, line: 1 }
+    Budget {
+        id: id.to_owned(),
+        scope,
+        kind,
+        limit,
+        window: Window::Total,
+        at_cap,
+        answers: Vec::new(),
+        assumed: false,
+        line: 1,
+    }
 }
 
 /// A policy of nothing: everything is denied.
@@ -68,6 +78,7 @@ pub fn empty() -> Policy {
         provenance: None,
         tools: BTreeMap::new(),
         code: None,
+        models: BTreeMap::new(),
         registries: BTreeMap::new(),
         peers: Peers::default(),
         budgets: Vec::new(),
@@ -140,6 +151,19 @@ pub fn busy() -> Policy {
         rule("packages", Effect::Allow, &[Action::PackageFetch], &[], None),
         rule("tired", Effect::Ask, call, &["look"], Some("context.since_person >= 40")),
     ];
+    policy
+}
+
+/// `tight` with budgets over time, short enough that a life of a gate sees them come and go.
+pub fn timed() -> Policy {
+    let mut policy = Policy { id: super::name("timed"), digest: Digest::of(b"timed"), ..tight() };
+    let over = |id, scope, limit, window, at_cap| Budget { window, ..budget(id, scope, Kind::MicroUsd, limit, at_cap) };
+    policy.budgets.extend([
+        over("money-each", Scope::Session, 200, Window::Every(Millis(30_000)), Effect::Ask),
+        over("money-rolling", Scope::Org, 400, Window::Rolling(Millis(60_000)), Effect::Deny),
+        over("money-refilled", Scope::Agent, 300, Window::Refill(Millis(40_000)), Effect::Deny),
+    ]);
+    policy.budgets.push(budget("programs", Scope::Agent, Kind::Jobs, 1, Effect::Deny));
     policy
 }
 

@@ -73,6 +73,12 @@ impl Chain {
         self.next
     }
 
+    /// Time of the last entry: none after it is earlier.
+    #[must_use]
+    pub const fn last(&self) -> Timestamp {
+        self.last
+    }
+
     /// Hash of the last entry.
     #[must_use]
     pub const fn head(&self) -> Digest {

@@ -30,6 +30,8 @@ pub(super) enum Signatures {
 enum State {
     /// An intent without an end.
     Open(Box<Pending>),
+    /// The same, from before the point at which a reading was resumed: the signed head vouches for it.
+    Earlier,
     /// Ended, or refused.
     Ended,
 }
@@ -46,6 +48,13 @@ type Checked = Result<(), String>;
 impl<'k> Story<'k> {
     pub(super) fn new(key: &'k PublicKey, signatures: Signatures) -> Self {
         Self { key, signatures, calls: HashMap::new(), told: Verified::default() }
+    }
+
+    /// The story after `entries` that were verified before, with the calls `open` there.
+    pub(super) fn resuming<'c>(key: &'k PublicKey, entries: u64, open: impl Iterator<Item = &'c CallId>) -> Self {
+        let calls: HashMap<CallId, State> = open.map(|id| (id.clone(), State::Earlier)).collect();
+        let told = Verified { entries, open: calls.len() as u64, ..Verified::default() };
+        Self { key, signatures: Signatures::ByHead, calls, told }
     }
 
     /// Adds an entry whose place in the chain holds; `hash` is its own.
@@ -66,7 +75,10 @@ impl<'k> Story<'k> {
             Body::Outcome(outcome) => self.outcome(outcome)?,
             Body::Expire { call, .. } => {
                 let before = self.calls.insert(call.clone(), State::Ended);
-                require(matches!(before, Some(State::Open(_))), "it expires a call that holds nothing")?;
+                require(
+                    matches!(before, Some(State::Open(_) | State::Earlier)),
+                    "it expires a call that holds nothing",
+                )?;
                 self.told.open -= 1;
             }
             Body::Checkpoint { count, signature } => {
@@ -87,6 +99,7 @@ impl<'k> Story<'k> {
                 self.told.open -= 1;
                 executed(outcome, &pending)?;
             }
+            Some(State::Earlier) => self.told.open -= 1,
             None => refused(outcome)?,
         }
         let checked = self.signatures == Signatures::ByHead || receipt.verifies(self.key);

@@ -26,7 +26,11 @@ fn works_until_the_store_fails() {
         let answer = gate.handle(call, &tools, &tools);
         Told::of(&answer).print();
         if answer.receipt.is_none() {
-            println!("\nfailed {} {}", answer.decision.reason.code.row().name, answer.denial.unwrap_or_default().replace('\n', " "));
+            println!(
+                "\nfailed {} {}",
+                answer.decision.reason.code.row().name,
+                answer.denial.unwrap_or_default().replace('\n', " ")
+            );
             let after = gate.handle(tool("after", "look", json!({})), &tools, &tools);
             assert!(!after.ran() && after.receipt.is_none(), "a failed store stays failed");
             return;

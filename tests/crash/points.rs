@@ -1,9 +1,10 @@
 //! The gate dies at every call that it makes on a port, one after the other: at each append before, in and
 //! after the writer's transaction, at each look at the clock, around each run and each question.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use weir::model::{Call, Digest, Millis, Outcome, Timestamp};
 use weir::pep::port::{Approval, Approver, Clock, Executor, Head, Inner, Journal, JournalFault, Sealed, Ticket};
@@ -102,46 +103,68 @@ fn dies_at_its_point() {
     println!("\nlived {}", points.count.load(Ordering::SeqCst));
 }
 
-/// One death at `point`, and what the next gate finds and does. `Some` with the point's name, `None` when
-/// the day ended before it.
-fn die_at(point: u64) -> Option<String> {
-    let dir = tempfile::tempdir().unwrap();
-    let mut child = rig::child("points::dies_at_its_point", dir.path(), &[("WEIR_TEST_POINT", point.to_string())]);
+/// The day in a process that dies at `point`; what it told, and the name of the point unless the day ended
+/// before it.
+fn die(dir: &Path, point: u64) -> (Vec<Told>, Option<String>) {
+    let mut child = rig::child("points::dies_at_its_point", dir, &[("WEIR_TEST_POINT", point.to_string())]);
     let (told, rest) = rig::read(&mut child);
     let status = child.wait().unwrap();
-    let died = rest.iter().find_map(|line| line.strip_prefix("died "));
-    let what = format!("point {point} ({})", died.unwrap_or("none"));
-    assert_eq!(died.is_none(), status.success(), "{what}: {rest:?}");
-    assert!(died.is_some() || rest.iter().any(|line| line.starts_with("lived ")), "{what}: {rest:?}");
-    // The callers come back with everything that they wanted that day.
-    let gate = rig::judge(dir.path(), &told, &what);
-    let (tools, ids) = (Tools::of(dir.path()), rig::Story::of(dir.path()).ends);
-    let mut again = Vec::new();
+    let died = rest.iter().find_map(|line| line.strip_prefix("died ")).map(str::to_owned);
+    assert_eq!(died.is_none(), status.success(), "point {point}: {rest:?}");
+    assert!(died.is_some() || rest.iter().any(|line| line.starts_with("lived ")), "point {point}: {rest:?}");
+    (told, died)
+}
+
+/// What the next gate finds, and what it does when the callers come back with everything that they wanted.
+fn go_on(dir: &Path, told: &[Told], what: &str) {
+    let gate = rig::judge(dir, told, what);
+    let (tools, ids) = (Tools::of(dir), rig::Story::of(dir).ends);
+    let mut told = told.to_vec();
     for call in rig::day() {
         let (id, known) = (call.id.clone(), ids.contains_key(&call.id));
         let answer = gate.handle(call, &tools, &tools);
         assert!(!(known && answer.ran()), "{what}: {id} was on record and ran again");
-        again.push(Told::of(&answer));
+        told.push(Told::of(&answer));
     }
     drop(gate);
-    rig::judge(dir.path(), &[told, again].concat(), &what);
-    died.map(str::to_owned)
+    rig::judge(dir, &told, what);
 }
 
 #[test]
 fn a_death_at_any_call_on_a_port_loses_nothing_and_repeats_nothing() {
-    let next = AtomicU64::new(1);
-    let names = std::sync::Mutex::new(std::collections::BTreeMap::<String, u32>::new());
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while let Some(name) = die_at(next.fetch_add(1, Ordering::SeqCst)) {
-                    *names.lock().unwrap().entry(name).or_default() += 1;
-                }
-            });
-        }
-    });
+    let (next, names) = (AtomicU64::new(1), Mutex::new(BTreeMap::<String, u32>::new()));
+    let deaths = || loop {
+        let (dir, point) = (tempfile::tempdir().unwrap(), next.fetch_add(1, Ordering::SeqCst));
+        let (told, died) = die(dir.path(), point);
+        go_on(dir.path(), &told, &format!("point {point} ({died:?})"));
+        let Some(name) = died else { return };
+        *names.lock().unwrap().entry(name).or_default() += 1;
+    };
+    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(deaths))));
     let names = names.into_inner().unwrap();
     println!("{} deaths: {names:?}", names.values().sum::<u32>());
     assert_eq!(names.len(), 11, "every kind of point was died at: {names:?}");
+}
+
+#[test]
+fn a_second_death_while_it_starts_again_loses_nothing_either() {
+    let dir = tempfile::tempdir().unwrap();
+    // A program is running and a call of its own is, too: two intents without an end.
+    let running = (1..).find_map(|point| {
+        let dir = dir.path().join(point.to_string());
+        let told = die(&dir, point).0;
+        (rig::Story::of(&dir).open() == 2).then_some((dir, told))
+    });
+    let (first, told) = running.unwrap();
+    for point in 1..=12 {
+        let again = dir.path().join("again");
+        let _ = std::fs::remove_dir_all(&again);
+        std::fs::create_dir(&again).unwrap();
+        for file in std::fs::read_dir(&first).unwrap().map(|file| file.unwrap()) {
+            std::fs::copy(file.path(), again.join(file.file_name())).unwrap();
+        }
+        let (more, died) = die(&again, point);
+        assert!(died.is_some(), "the start alone has more than {point} points");
+        go_on(&again, &[told.clone(), more].concat(), &format!("point {point} of the second start ({died:?})"));
+    }
 }

@@ -70,7 +70,15 @@ pub fn open_with(
 }
 
 pub fn open(dir: &Path) -> Result<Gate, String> {
-    open_with(dir, Box::new(Now), Box::new(Yes), |store| Box::new(store), seal())
+    // A process that another test starts at this moment has a copy of this one's lock until it runs its program.
+    let own = format!("process {}", std::process::id());
+    for _ in 0..500 {
+        match open_with(dir, Box::new(Now), Box::new(Yes), |store| Box::new(store), seal()) {
+            Err(fault) if fault.contains(&own) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            opened => return opened,
+        }
+    }
+    Err(format!("{own} keeps its own lock"))
 }
 
 /// Writes the key of these tests where the store keeps it.
@@ -225,7 +233,8 @@ pub struct Story {
 impl Story {
     pub fn of(dir: &Path) -> Self {
         let mut story = Self::default();
-        Reader::open(dir).unwrap().replay(&mut |text| story.tell(&serde_json::from_str(&text).unwrap())).unwrap();
+        let Ok(reader) = Reader::open(dir) else { return story };
+        reader.replay(&mut |text| story.tell(&serde_json::from_str(&text).unwrap())).unwrap();
         story
     }
 
@@ -242,6 +251,11 @@ impl Story {
             Body::Expire { call, posted, .. } => self.ends.entry(call.clone()).or_default().push(*posted),
             _ => {}
         }
+    }
+
+    /// How many intents have no end.
+    pub fn open(&self) -> usize {
+        self.held.keys().filter(|id| !self.ends.contains_key(*id)).count()
     }
 
     fn posted(&self, kind: Kind) -> u64 {

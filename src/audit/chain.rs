@@ -1,5 +1,7 @@
 //! The hash chain: each entry names the hash of the one before.
 
+use serde::{Deserialize, Serialize};
+
 use super::Body;
 use crate::model::{Digest, Timestamp, canonical};
 
@@ -32,7 +34,8 @@ pub struct Sealed {
 }
 
 /// The head of a chain, to which entries are added.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Chain {
     next: u64,
     prev: Digest,

@@ -34,6 +34,10 @@ enum State {
     Earlier,
     /// Ended, or refused.
     Ended,
+    /// Ended, and nobody knows how.
+    Unknown,
+    /// Ended, and what it used was found out afterwards.
+    Reconciled,
 }
 
 struct Pending {
@@ -50,10 +54,17 @@ impl<'k> Story<'k> {
         Self { key, signatures, calls: HashMap::new(), told: Verified::default() }
     }
 
-    /// The story after `entries` that were verified before, with the calls `open` there.
-    pub(super) fn resuming<'c>(key: &'k PublicKey, entries: u64, open: impl Iterator<Item = &'c CallId>) -> Self {
-        let calls: HashMap<CallId, State> = open.map(|id| (id.clone(), State::Earlier)).collect();
+    /// The story after `entries` that were verified before, with the calls that are open there or of which
+    /// nobody knows how they ended.
+    pub(super) fn resuming<'c>(
+        key: &'k PublicKey,
+        entries: u64,
+        open: impl Iterator<Item = &'c CallId>,
+        unknown: impl Iterator<Item = &'c CallId>,
+    ) -> Self {
+        let mut calls: HashMap<CallId, State> = open.map(|id| (id.clone(), State::Earlier)).collect();
         let told = Verified { entries, open: calls.len() as u64, ..Verified::default() };
+        calls.extend(unknown.map(|id| (id.clone(), State::Unknown)));
         Self { key, signatures: Signatures::ByHead, calls, told }
     }
 
@@ -63,7 +74,20 @@ impl<'k> Story<'k> {
         require(!first || matches!(entry.body, Body::Open { .. }), "the first entry does not open the store")?;
         match &entry.body {
             Body::Open { key, .. } => require(*key == self.key.hex(), "the store was opened with another key")?,
-            Body::Policy { .. } | Body::Raise { .. } | Body::Fork { .. } => {}
+            Body::Policy { .. }
+            | Body::Raise { .. }
+            | Body::Fork { .. }
+            | Body::Freeze { .. }
+            | Body::Thaw { .. }
+            | Body::Revoke { .. } => {}
+            Body::Part { call, .. } => {
+                let open = matches!(self.calls.get(call), Some(State::Open(_) | State::Earlier));
+                require(open, "a part is posted for a call that holds nothing")?;
+            }
+            Body::Reconcile { call, .. } => {
+                let before = self.calls.insert(call.clone(), State::Reconciled);
+                require(matches!(before, Some(State::Unknown)), "a call is reconciled that is not in doubt")?;
+            }
             Body::Intent { call, args, policy, approval, .. } => {
                 require(call.args.is_empty(), "the intent holds arguments in the clear")?;
                 let asked = Asked::of(call, *args);
@@ -74,11 +98,9 @@ impl<'k> Story<'k> {
             }
             Body::Outcome(outcome) => self.outcome(outcome)?,
             Body::Expire { call, .. } => {
-                let before = self.calls.insert(call.clone(), State::Ended);
-                require(
-                    matches!(before, Some(State::Open(_) | State::Earlier)),
-                    "it expires a call that holds nothing",
-                )?;
+                let before = self.calls.insert(call.clone(), State::Unknown);
+                let open = matches!(before, Some(State::Open(_) | State::Earlier));
+                require(open, "it expires a call that holds nothing")?;
                 self.told.open -= 1;
             }
             Body::Checkpoint { count, signature } => {
@@ -93,8 +115,9 @@ impl<'k> Story<'k> {
     fn outcome(&mut self, outcome: &OutcomeEntry) -> Checked {
         let receipt = &outcome.receipt;
         require(receipt.receipt_id == outcome.call, "the receipt is another call's")?;
-        match self.calls.insert(outcome.call.clone(), State::Ended) {
-            Some(State::Ended) => return Err("the call has ended before".into()),
+        let end = if receipt.is_unknown() { State::Unknown } else { State::Ended };
+        match self.calls.insert(outcome.call.clone(), end) {
+            Some(State::Ended | State::Unknown | State::Reconciled) => return Err("the call has ended before".into()),
             Some(State::Open(pending)) => {
                 self.told.open -= 1;
                 executed(outcome, &pending)?;

@@ -122,11 +122,17 @@ impl<'k> Reading<'k> {
         Self { story: Story::new(key, Signatures::ByHead), links: Links::default(), fault: None, by_head: true }
     }
 
-    /// Goes on after `chain`, whose entries were verified before, with the calls `open` there: as
-    /// [`Reading::replaying`] otherwise. What it tells counts entries from the first, calls from here.
+    /// Goes on after `chain`, whose entries were verified before, with the calls that are `open` there and
+    /// those whose end is `unknown`: as [`Reading::replaying`] otherwise. What it tells counts entries from
+    /// the first, calls from here.
     #[must_use]
-    pub fn resuming<'c>(key: &'k PublicKey, chain: &Chain, open: impl Iterator<Item = &'c CallId>) -> Self {
-        let story = Story::resuming(key, chain.count(), open);
+    pub fn resuming<'c>(
+        key: &'k PublicKey,
+        chain: &Chain,
+        open: impl Iterator<Item = &'c CallId>,
+        unknown: impl Iterator<Item = &'c CallId>,
+    ) -> Self {
+        let story = Story::resuming(key, chain.count(), open, unknown);
         Self { story, links: Links::after(chain), fault: None, by_head: true }
     }
 

@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::gate::{InForce, Locked};
+use super::operate::shut;
 use super::port::Approval;
 use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Shortfall};
-use crate::model::{Amounts, Call, Decision, Digest, Effect, Reason, ReasonCode};
+use crate::model::{Amounts, Call, Decision, Digest, Effect, Reason, ReasonCode, Timestamp};
 use crate::pdp::{Permit, decide};
 use crate::pip;
 use crate::policy::Budget;
@@ -22,7 +23,7 @@ use crate::policy::Budget;
 #[derive(Debug, Default)]
 struct Consent {
     rules: Vec<(Digest, Option<String>)>,
-    budgets: Vec<String>,
+    budgets: Vec<(String, AccountId)>,
     /// Text of the latest approval.
     text: Option<String>,
 }
@@ -37,7 +38,7 @@ enum Attempt {
 /// What a person is asked.
 enum Question {
     Rule,
-    Budget(Budget),
+    Budget(Budget, AccountId),
 }
 
 impl Gate {
@@ -71,10 +72,12 @@ impl Gate {
         if locked.state.ledger.is_used(&call.id) {
             return Attempt::Refused(Box::new(Ruled::deny(duplicate(), force)));
         }
-        let path = AccountId::path(&call.subject);
-        let limits = locked.state.raised(&force.limits, &path);
+        if let Some((account, bar)) = locked.state.ledger.closed(&call.subject) {
+            return Attempt::Refused(Box::new(Ruled::deny(shut(&account, bar.revoked), force)));
+        }
+        let now = self.now(locked);
         let session = locked.state.session(&call.subject);
-        let facts = pip::gather(&locked.state.ledger, session, &limits, &call.subject);
+        let facts = pip::gather(&locked.state.ledger, session, &force.limits, &call.subject, now);
         let input = session.and_then(|session| session.last).unwrap_or(Digest::ZERO);
 
         let decision = decide(&force.policy, &facts, call);
@@ -87,18 +90,18 @@ impl Gate {
             Ok(permit) => permit,
             Err(decision) => return Attempt::Refused(ruled(decision)),
         };
-        match locked.state.ledger.reserve(&call.id, &call.subject, permit.decision().reserve, &limits) {
+        match locked.state.ledger.reserve(&call.id, &call.subject, permit.decision().reserve, &force.limits, now) {
             Ok(reservation) => {
                 let (call, approval) = (call.clone(), consent.text.clone());
                 let reserved = Reserved { call, permit, reservation, approval, input, force };
-                Attempt::Intended(Box::new(self.intend(locked, reserved)))
+                Attempt::Intended(Box::new(self.intend(locked, now, reserved)))
             }
             Err(shortfall) => short(&shortfall, permit.decision(), &force, consent),
         }
     }
 
     /// Hands the intent to the journal while the section is still held, so that order is kept.
-    fn intend(&self, locked: &mut Locked<'_>, reserved: Reserved) -> Intended {
+    fn intend(&self, locked: &mut Locked<'_>, now: Timestamp, reserved: Reserved) -> Intended {
         let body = Body::intent(
             &reserved.call,
             reserved.permit.decision().policy,
@@ -106,7 +109,7 @@ impl Gate {
             reserved.approval.clone(),
         );
         locked.state.admitted(&reserved.call, reserved.approval.is_some());
-        let (intent, ticket) = self.write(locked, body);
+        let (intent, ticket) = self.write(locked, now, body);
         Intended { reserved, intent, ticket }
     }
 
@@ -136,8 +139,8 @@ impl Gate {
         let said = catch_unwind(AssertUnwindSafe(|| self.ports.approver.ask(call, &why, bound, timeout)));
         match said.unwrap_or(Approval::Unavailable) {
             Approval::Granted(text) => {
-                if let Question::Budget(budget) = question {
-                    self.raise(call, budget, &text)?;
+                if let Question::Budget(budget, account) = question {
+                    self.raise(budget, account, &text)?;
                 }
                 Ok(text)
             }
@@ -152,15 +155,11 @@ impl Gate {
         }
     }
 
-    /// Records and applies a further tranche of `budget` for the account that the call drew on.
-    fn raise(&self, call: &Call, budget: &Budget, approval: &str) -> Result<(), Reason> {
-        let path = AccountId::path(&call.subject);
-        let account = path.get(super::gate::tier(budget.scope) as usize).map(ToString::to_string).unwrap_or_default();
+    /// Records and applies a further tranche of `budget` for the account that had too little left.
+    fn raise(&self, budget: &Budget, account: &AccountId, approval: &str) -> Result<(), Reason> {
         let mut locked = self.lock()?;
         let by = Amounts::ZERO.with(budget.kind, budget.limit);
-        locked.state.raise(&budget.id, &account, &by);
-        let body = Body::Raise { budget: budget.id.clone(), account, by, approval: approval.to_owned() };
-        let (_, ticket) = self.write(&mut locked, body);
+        let ticket = self.grant(&mut locked, budget, account, by, approval);
         drop(locked);
         ticket.wait().map_err(|fault| self.fail(&fault))
     }
@@ -171,8 +170,12 @@ fn short(shortfall: &Shortfall, decision: &Decision, force: &Arc<InForce>, conse
     let ruled = |effect, reason| {
         Box::new(Ruled { decision: Decision { effect, reason, ..decision.clone() }, force: force.clone() })
     };
-    let Shortfall::Limit { budget, wanted, left, kind, .. } = shortfall else {
-        return Attempt::Refused(ruled(Effect::Deny, duplicate()));
+    let (budget, account, wanted, left, kind) = match shortfall {
+        Shortfall::Limit { budget, account, wanted, left, kind } => (budget, account, wanted, left, kind),
+        Shortfall::Closed { account, revoked } => {
+            return Attempt::Refused(ruled(Effect::Deny, shut(account, *revoked)));
+        }
+        Shortfall::Duplicate => return Attempt::Refused(ruled(Effect::Deny, duplicate())),
     };
     let detail = format!("budget `{budget}` has {left} {} left and this needs {wanted}", kind.row().unit);
     let reason = Reason::new(ReasonCode::BudgetExhausted, detail);
@@ -181,8 +184,9 @@ fn short(shortfall: &Shortfall, decision: &Decision, force: &Arc<InForce>, conse
         return Attempt::Refused(ruled(Effect::Deny, reason));
     };
     let reason = reason.by(format!("budget {budget}"), &known.answers);
-    if known.at_cap == Effect::Ask && !consent.budgets.contains(budget) {
-        return Attempt::Ask(ruled(Effect::Ask, reason), Question::Budget(known.clone()));
+    let asked = |(id, whose): &(String, AccountId)| id == budget && whose == account;
+    if known.at_cap == Effect::Ask && !consent.budgets.iter().any(asked) {
+        return Attempt::Ask(ruled(Effect::Ask, reason), Question::Budget(known.clone(), account.clone()));
     }
     Attempt::Refused(ruled(Effect::Deny, reason))
 }
@@ -195,7 +199,7 @@ impl Consent {
     fn give(&mut self, asked: &Decision, question: Question, text: String) {
         match question {
             Question::Rule => self.rules.push((asked.policy, asked.reason.rule.clone())),
-            Question::Budget(budget) => self.budgets.push(budget.id),
+            Question::Budget(budget, account) => self.budgets.push((budget.id, account)),
         }
         self.text = Some(text);
     }

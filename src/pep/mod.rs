@@ -9,6 +9,7 @@ mod complete;
 mod gate;
 mod line;
 mod nest;
+mod operate;
 pub mod port;
 mod stage;
 mod state;

@@ -240,6 +240,7 @@ mod tests {
             session: name(session),
             run: name("run"),
             delegation: Vec::new(),
+            project: None,
         };
         let args = json!({"command": text}).as_object().unwrap().clone();
         let resource = Resource::named(name("shell"));

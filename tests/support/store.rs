@@ -188,6 +188,11 @@ impl Story {
             Body::Open { .. }
             | Body::Policy { .. }
             | Body::Raise { .. }
+            | Body::Freeze { .. }
+            | Body::Thaw { .. }
+            | Body::Revoke { .. }
+            | Body::Part { .. }
+            | Body::Reconcile { .. }
             | Body::Fork { .. }
             | Body::Checkpoint { .. } => {}
         }

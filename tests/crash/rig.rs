@@ -23,6 +23,9 @@ use crate::support::{call, key, program, step, tool};
 /// What the organisation may spend, micro-USD; one `buy` holds 100.
 pub const CAP: u64 = 2_000;
 
+/// Entries between two snapshots: so few that every test starts from one.
+pub const EVERY: u64 = 5;
+
 /// The policy of these tests: a cap nobody raises, and one at which a person is asked.
 pub fn policy() -> Policy {
     let mut policy = busy();
@@ -65,7 +68,7 @@ pub fn open_with(
     seal: Seal,
 ) -> Result<Gate, String> {
     let compiled = Compiled::new(policy()).unwrap_or_else(|faults| panic!("{faults}"));
-    let store = Sqlite::open(dir, seal).map_err(|fault| fault.0)?;
+    let store = Sqlite::open(dir, seal).map_err(|fault| fault.0)?.snapshots_every(EVERY);
     Gate::open(compiled, wrap(store), clock, person, key()).map_err(|fault| fault.to_string())
 }
 

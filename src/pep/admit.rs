@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::gate::{InForce, Locked};
 use super::operate::shut;
@@ -11,7 +12,9 @@ use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Shortfall};
-use crate::model::{Amounts, Call, Decision, Digest, Effect, Reason, ReasonCode, Timestamp};
+use crate::model::{
+    Amounts, Call, Decision, Digest, Effect, GuestError, Outcome, Reason, ReasonCode, Status, Timestamp,
+};
 use crate::pdp::{Permit, decide};
 use crate::pip;
 use crate::policy::Budget;
@@ -110,14 +113,32 @@ impl Gate {
         );
         locked.state.admitted(&reserved.call, reserved.approval.is_some());
         let (intent, ticket) = self.write(locked, now, body);
-        Intended { reserved, intent, ticket }
+        // Read under the lock: whoever revokes does so under it, too.
+        let revocations = self.revocations.load(Ordering::SeqCst);
+        Intended { reserved, intent, ticket, revocations }
+    }
+
+    /// Ends a call at once whose account was revoked while its intent became durable.
+    fn still_allowed(&self, work: Durable<Reserved>, seen: u64) -> Result<Durable<Reserved>, Box<Answer>> {
+        if self.revocations.load(Ordering::SeqCst) == seen {
+            return Ok(work);
+        }
+        let closed = self.lock().ok().and_then(|locked| locked.state.ledger.closed(&work.call().subject));
+        let Some((account, _)) = closed.filter(|(_, bar)| bar.revoked) else { return Ok(work) };
+        let reason = shut(&account, true);
+        let error = GuestError { kind: "Revoked".into(), message: reason.detail.clone(), traceback: String::new() };
+        let stopped = Some(ReasonCode::AccountRevoked);
+        let mut answer = self.complete(work, Outcome { error: Some(error), stopped, ..Outcome::of(Status::Broken) });
+        answer.decision = Decision { effect: Effect::Deny, reason, ..answer.decision };
+        answer.outcome = None;
+        Err(Box::new(answer))
     }
 
     /// Waits until the intent is durable.
     pub(super) fn durable(&self, intended: Intended) -> Result<Durable<Reserved>, Box<Answer>> {
-        let Intended { reserved, intent, ticket } = intended;
+        let Intended { reserved, intent, ticket, revocations } = intended;
         match ticket.wait() {
-            Ok(()) => Ok(Durable { inner: reserved, intent }),
+            Ok(()) => self.still_allowed(Durable { inner: reserved, intent }, revocations),
             Err(fault) => {
                 let reason = self.fail(&fault);
                 Err(self.unrecorded(&reserved.call, reason))
@@ -177,10 +198,13 @@ fn short(shortfall: &Shortfall, decision: &Decision, force: &Arc<InForce>, conse
         }
         Shortfall::Duplicate => return Attempt::Refused(ruled(Effect::Deny, duplicate())),
     };
-    let detail = format!("budget `{budget}` has {left} {} left and this needs {wanted}", kind.row().unit);
+    let known = force.policy.policy().budgets.iter().find(|known| known.id == *budget);
+    let over = known.map(|known| known.window).filter(|window| !window.is_total());
+    let over = over.map_or_else(String::new, |window| format!(" ({window})"));
+    let detail = format!("budget `{budget}`{over} has {left} {} left and this needs {wanted}", kind.row().unit);
     let reason = Reason::new(ReasonCode::BudgetExhausted, detail);
     // A limit without a budget of the policy is the ledger's own: its counters are full.
-    let Some(known) = force.policy.policy().budgets.iter().find(|known| known.id == *budget) else {
+    let Some(known) = known else {
         return Attempt::Refused(ruled(Effect::Deny, reason));
     };
     let reason = reason.by(format!("budget {budget}"), &known.answers);

@@ -135,3 +135,51 @@ fn accounts(subject: &Subject) -> Vec<String> {
     names.push(format!("{session}/{}", plain(&subject.run)));
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Chain;
+    use crate::model::{Action, Call, Digest, Resource, Timestamp};
+
+    fn name(text: &str) -> Name {
+        Name::new(text).expect("a name")
+    }
+
+    #[test]
+    fn a_book_that_differs_from_the_entries_is_told() {
+        let subject = Subject {
+            org: name("a"),
+            project: Some(name("p")),
+            agent: name("b/c"),
+            session: name("s"),
+            run: name("r"),
+            delegation: vec![name("d"), name("e")],
+        };
+        let call = Call {
+            id: name("c1"),
+            subject,
+            action: Action::ToolCall,
+            resource: Resource::named(name("look")),
+            args: serde_json::Map::new(),
+            parent: None,
+            surface: name("test"),
+        };
+        let usd = |amount| Amounts::ZERO.with(Kind::MicroUsd, amount);
+        let mut chain = Chain::default();
+        let mut entry =
+            |body: Body| -> Entry { serde_json::from_str(&chain.append(Timestamp(1), body).text).expect("an entry") };
+        let mut books = Books::default();
+        books.add(&entry(Body::intent(&call, Digest::ZERO, usd(10), None)));
+        books.add(&entry(Body::Part { call: name("c1"), part: 1, posted: usd(4) }));
+        let session = "a/+p/b%2Fc/s";
+        for account in ["a", "a/+p", "a/+p/b%2Fc", session, "a/+p/b%2Fc/s/~d/~e", "a/+p/b%2Fc/s/r"] {
+            assert_eq!(books.differs(account, usd(4), usd(6)), None, "{account}");
+        }
+        assert_eq!(books.accounts(), 7);
+        let told = books.differs(session, usd(5), usd(6)).expect("one too many is posted");
+        assert_eq!(told, "`a/+p/b%2Fc/s` has 5 micro_usd posted, and the entries give 4");
+        assert!(books.differs(session, usd(4), usd(10)).is_some_and(|told| told.contains("pending")));
+        assert!(books.differs("a/b", Amounts::ZERO, Amounts::ZERO).is_some_and(|told| told.contains("no entry")));
+    }
+}

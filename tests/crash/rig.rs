@@ -212,11 +212,19 @@ pub fn store_of_child() -> Option<PathBuf> {
 
 /// What a child printed until it ended: what was told, and all other lines.
 pub fn read(child: &mut Child) -> (Vec<Told>, Vec<String>) {
+    read_each(child, || {})
+}
+
+/// The same, with something to do whenever it has told one more.
+pub fn read_each(child: &mut Child, mut each: impl FnMut()) -> (Vec<Told>, Vec<String>) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let (mut told, mut rest) = (Vec::new(), Vec::new());
     for line in lines {
         match Told::parse(&line) {
-            Some(one) => told.push(one),
+            Some(one) => {
+                told.push(one);
+                each();
+            }
             None => rest.push(line),
         }
     }

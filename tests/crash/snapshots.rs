@@ -167,7 +167,10 @@ fn a_snapshot_that_does_not_hold_is_left_aside() {
         ("its place, earlier", "UPDATE snapshots SET count = count - 1".into()),
         ("ids", "UPDATE used SET prints = zeroblob(length(prints)) WHERE count = (SELECT min(count) FROM used)".into()),
         ("fewer ids", "DELETE FROM used WHERE count = (SELECT min(count) FROM used)".into()),
-        ("odd ids", "UPDATE used SET prints = CAST(prints || x'00' AS BLOB) WHERE count = (SELECT min(count) FROM used)".into()),
+        (
+            "odd ids",
+            "UPDATE used SET prints = CAST(prints || x'00' AS BLOB) WHERE count = (SELECT min(count) FROM used)".into(),
+        ),
         ("all texts", "UPDATE snapshots SET text = 'x'".into()),
         ("none", "DELETE FROM snapshots; DELETE FROM used".into()),
         ("no tables", "DROP TABLE snapshots; DROP TABLE used".into()),

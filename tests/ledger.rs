@@ -766,6 +766,8 @@ fn every_property_in_the_docs_has_its_test() {
         include_str!("ledger.rs"),
         include_str!("windows.rs"),
         include_str!("laws/budget.rs"),
+        include_str!("laws/operator.rs"),
+        include_str!("simulation.rs"),
         include_str!("policies.rs"),
         include_str!("tamper.rs"),
         include_str!("journal.rs"),

@@ -11,9 +11,12 @@ mod line;
 mod nest;
 mod operate;
 pub mod port;
+mod replay;
+mod snapshot;
 mod stage;
 mod state;
 
 pub use answer::Answer;
 pub use gate::{Gate, GateFault};
+pub use replay::Replay;
 pub use stage::{Durable, Reserved};

@@ -54,7 +54,7 @@ impl Chain {
 
     /// Adds `body`. A clock that stepped back does not: the entry takes the time of the one before.
     pub fn append(&mut self, at: Timestamp, body: impl Into<BodyText>) -> Sealed {
-        let at = at.max(self.last);
+        let at = self.time(at);
         let text = self.entry(at, &body.into());
         let (seq, hash) = (self.next, Digest::of(text.as_bytes()));
         *self = Self::after(seq, hash, at);
@@ -71,6 +71,12 @@ impl Chain {
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.next
+    }
+
+    /// `at`, or the time of the last entry where the clock has stepped back behind it.
+    #[must_use]
+    pub fn time(&self, at: Timestamp) -> Timestamp {
+        at.max(self.last)
     }
 
     /// Hash of the last entry.

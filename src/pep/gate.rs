@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use super::asking::Attended;
 use super::port::{Approver, Clock, Head, Journal, JournalFault, Ticket};
 use super::stage::denied;
 use super::state::State;
@@ -55,6 +56,7 @@ pub struct Gate {
     state: Mutex<State>,
     force: RwLock<Arc<InForce>>,
     pub(super) ports: Ports,
+    pub(super) attended: Attended,
     refusals: AtomicU64,
 }
 
@@ -79,7 +81,8 @@ impl Gate {
         let ports = Ports { journal, clock, approver, key };
         let state = replayed(&ports)?;
         let force = RwLock::new(Arc::new(in_force(policy)));
-        let gate = Self { state: Mutex::new(state), force, ports, refusals: AtomicU64::new(0) };
+        let (attended, refusals) = (Attended::default(), AtomicU64::new(0));
+        let gate = Self { state: Mutex::new(state), force, ports, attended, refusals };
         gate.begin()?;
         Ok(gate)
     }
@@ -188,6 +191,17 @@ impl Gate {
         let Ok(locked) = self.lock() else { return Vec::new() };
         let of_session = |receipt: &&Receipt| session.is_none_or(|session| receipt.session() == session);
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
+    }
+
+    /// The gate's time: its clock's, and never before the last entry.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.lock().map_or_else(|_| self.ports.clock.now(), |locked| self.time(&locked))
+    }
+
+    /// The same inside the critical section.
+    pub(super) fn time(&self, locked: &Locked<'_>) -> Timestamp {
+        locked.state.chain.time(self.ports.clock.now())
     }
 
     /// Enters the critical section.

@@ -5,7 +5,9 @@
 
 mod admit;
 mod answer;
+mod asking;
 mod complete;
+mod docket;
 mod gate;
 mod line;
 mod nest;
@@ -14,5 +16,6 @@ mod stage;
 mod state;
 
 pub use answer::Answer;
+pub use asking::{AnswerFault, Reply};
 pub use gate::{Gate, GateFault};
 pub use stage::{Durable, Reserved};

@@ -6,9 +6,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::docket::Docket;
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
 use crate::ledger::{AccountId, Ledger, Limit, ReplayFault};
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
@@ -25,6 +26,8 @@ pub(super) struct State {
     pub sessions: BTreeMap<AccountId, Session>,
     /// Tranches that a person granted at a cap: (budget, account) -> amount beyond the limit.
     pub raised: BTreeMap<(String, String), u64>,
+    /// What people were asked, and what they said that no call has used yet.
+    pub docket: Docket,
     /// Calls with an intent and no outcome yet, without their arguments.
     pub open: BTreeMap<CallId, Call>,
     pub recent: VecDeque<Receipt>,
@@ -42,11 +45,11 @@ impl State {
         match &entry.body {
             Body::Open { .. } | Body::Checkpoint { .. } => {}
             Body::Policy { digest, .. } => self.policy = Some(*digest),
-            Body::Intent { call, held, approval, .. } => {
+            Body::Intent { call, held, approval, question, .. } => {
                 self.ledger.replay_intent(&call.id, &call.subject, *held)?;
-                self.admitted(call, approval.is_some());
+                self.admitted(call, approval.is_some(), question.as_ref());
             }
-            Body::Raise { budget, account, by, .. } => self.raise(budget, account, by),
+            Body::Ask { .. } | Body::Answer { .. } | Body::Raise { .. } => self.asked(entry.at, &entry.body),
             Body::Fork { subject, from } => self.forked(subject, from),
             Body::Outcome(outcome) => {
                 self.ledger.replay_outcome(&outcome.call, outcome.posted)?;
@@ -68,8 +71,26 @@ impl State {
         self.sessions.entry(session_of(subject)).or_default().inherit(inherited);
     }
 
-    /// Notes that a call was admitted; its amounts are held already.
-    pub fn admitted(&mut self, call: &Call, approved: bool) {
+    /// Folds what was asked and what was said, at the time `at`.
+    pub fn asked(&mut self, at: Timestamp, body: &Body) {
+        match body {
+            Body::Ask { question } => self.docket.ask(at, (**question).clone()),
+            Body::Answer { question, verdict, by, until } => self.docket.answer(question, *verdict, by, *until),
+            Body::Raise { budget, account, by, approval, question } => {
+                self.raise(budget, account, by);
+                if let Some(question) = question {
+                    self.docket.raised(question, approval);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes that a call was admitted; its amounts are held already. A yes that it `used` is used up.
+    pub fn admitted(&mut self, call: &Call, approved: bool, used: Option<&Name>) {
+        if let Some(question) = used {
+            self.docket.close(question);
+        }
         self.sessions.entry(session_of(&call.subject)).or_default().admit(approved);
         self.open.insert(call.id.clone(), call.bare());
     }

@@ -54,7 +54,7 @@ impl Books {
                     let by = by.iter().map(|(_, amount)| amount).sum::<u64>();
                     *self.raised.entry((budget.clone(), account.clone())).or_default() += by;
                 }
-                Body::Open { .. } | Body::Fork { .. } | Body::Policy { .. } | Body::Checkpoint { .. } => {}
+                Body::Open { .. } | Body::Ask { .. } | Body::Answer { .. } | Body::Fork { .. } | Body::Policy { .. } | Body::Checkpoint { .. } => {}
             }
             self.add_up(policy, entry.seq);
             self.read += 1;

@@ -238,7 +238,7 @@ fn expire(id: &str) -> Body {
 
 fn with_args(id: &str) -> Body {
     let Body::Intent { args, policy, held, approval, .. } = intent(&call(id)) else { panic!("an intent") };
-    Body::Intent { call: Box::new(call(id)), args, policy, held, approval }
+    Body::Intent { call: Box::new(call(id)), args, policy, held, approval, question: None }
 }
 
 #[test]

@@ -7,6 +7,8 @@
 mod memory;
 
 #[cfg(feature = "store")]
+mod drawer;
+#[cfg(feature = "store")]
 mod folder;
 #[cfg(feature = "store")]
 mod home;
@@ -25,6 +27,7 @@ pub use memory::Memory;
 
 #[cfg(feature = "store")]
 pub use {
+    drawer::Questions,
     home::home,
     key::{key, public_key},
     lock::Lock,

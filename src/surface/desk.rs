@@ -53,7 +53,7 @@ struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {
     /// It is on record.
-    Taken(Question),
+    Taken,
     /// Nothing with this id waits: unknown, already answered, or expired.
     Gone,
     /// It cannot be approved because it cannot be shown whole; it still waits.
@@ -106,12 +106,12 @@ impl Desk {
             Some(_) => {}
         }
         match gate.answer(id, reply, by) {
-            Ok(question) => {
+            Ok(_) => {
                 if let Some(waiting) = lock(&self.0.table).waiting.remove(id) {
                     drop(waiting.reply.send(Approval::Recorded));
                 }
                 self.forget(id);
-                Answered::Taken(question)
+                Answered::Taken
             }
             Err(AnswerFault::Gone) => Answered::Gone,
             Err(fault) => Answered::Failed(fault),

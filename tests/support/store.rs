@@ -188,6 +188,8 @@ impl Story {
             Body::Open { .. }
             | Body::Policy { .. }
             | Body::Raise { .. }
+            | Body::Ask { .. }
+            | Body::Answer { .. }
             | Body::Fork { .. }
             | Body::Checkpoint { .. } => {}
         }

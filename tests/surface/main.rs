@@ -10,3 +10,4 @@ mod life;
 mod reading;
 mod rig;
 mod running;
+mod waiting;

@@ -161,7 +161,7 @@ pub(super) fn text(app: &App) -> Result<String, std::fmt::Error> {
     gauge(&mut registry, "sessions", "Open sessions", app.sessions.count() as u64);
     gauge(&mut registry, "executions", "Executions that have not ended", app.sessions.executing() as u64);
     gauge(&mut registry, "open_calls", "Calls of the host without an outcome", app.works.count() as u64);
-    gauge(&mut registry, "approvals_pending", "Questions that wait for a person", app.config.desk.list().len() as u64);
+    gauge(&mut registry, "approvals_pending", "Questions that wait for a person", app.gate.questions().len() as u64);
     gauge(&mut registry, "journal_entries", "Entries of the journal", app.gate.entries());
     gauge(&mut registry, "journal_ok", "1 while the journal takes entries", u64::from(app.gate.health().is_none()));
     budgets(&mut registry, app);

@@ -110,7 +110,7 @@ routes! {
         read::scores, "The ten risk factors: declared, permitted, observed";
     GET "/v1/approvals" Operator NONE, &[] => 200 "Approvals" []
         approvals::list, "What waits for a person";
-    POST "/v1/approvals/{approval}" Operator Some("Verdict"), &[] => 200 "Nothing" [NotFound Conflict]
+    POST "/v1/approvals/{approval}" Operator Some("Verdict"), &[] => 200 "Nothing" [NotFound Conflict JournalFailed]
         approvals::answer, "Approves or refuses one waiting call, once";
     GET "/health/live" Open NONE, &[] => 200 "Live" []
         read::live, "The process answers";

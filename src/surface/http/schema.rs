@@ -288,14 +288,31 @@ fn reading() -> Value {
 }
 
 fn approvals() -> Value {
-    let entry = json!({"type": "object", "required": ["id", "action", "resource", "args", "why", "digest", "approvable"], "properties": {
-        "id": {"type": "string"}, "agent": name(), "session": name(), "action": {"type": "string"}, "resource": name(),
+    let tranche = object(
+        &["budget", "account", "by"],
+        &json!({"budget": {"type": "string"}, "account": {"type": "string"}, "by": reference("Amounts")}),
+    );
+    let needed = [
+        "id", "agent", "session", "action", "resource", "args", "why", "digest", "approvable", "notes", "raise", "attended",
+        "expires_in_ms",
+    ];
+    let entry = object(&needed, &json!({
+        "id": name(), "agent": name(), "session": name(), "action": {"type": "string"}, "resource": name(),
         "args": text("indented JSON, escaped"), "why": {"type": "string"}, "digest": reference("Digest"),
-        "approvable": {"type": "boolean"}, "notes": list(&json!({"type": "string"})), "expires_in_ms": {"type": "integer"},
-    }});
+        "approvable": {"type": "boolean"}, "notes": list(&json!({"type": "string"})),
+        "raise": {"oneOf": [tranche, {"type": "null"}], "description": "at a budget's cap, what a plain yes adds"},
+        "attended": {"type": "boolean", "description": "a call waits for it now; otherwise the answer waits for the call"},
+        "expires_in_ms": {"type": "integer"},
+    }));
     json!({
         "Approvals": object(&["approvals"], &json!({"approvals": list(&entry)})),
-        "Verdict": with_example(object(&["approve"], &json!({"approve": {"type": "boolean"}})), json!({"approve": true})),
+        "Verdict": with_example(
+            object(&["approve"], &json!({
+                "approve": {"type": "boolean"},
+                "add": {"type": "integer", "minimum": 1, "description": "at a budget's cap: add this much instead"},
+            })),
+            json!({"approve": true, "add": 5}),
+        ),
     })
 }
 

@@ -41,8 +41,14 @@ fn text(rules: usize) -> String {
 }
 
 fn call(tool: usize) -> Call {
-    let subject =
-        Subject { org: name("o"), agent: name("a"), session: name("s"), run: name("r"), delegation: Vec::new() };
+    let subject = Subject {
+        org: name("o"),
+        agent: name("a"),
+        session: name("s"),
+        run: name("r"),
+        delegation: Vec::new(),
+        project: None,
+    };
     let args = serde_json::json!({"n": 7, "q": "weather in the north"});
     Call {
         id: name("c"),

@@ -17,7 +17,7 @@ use weir::journal::{Seal, Sqlite};
 use weir::ledger::{Ledger, Limit, Tier};
 use weir::model::{
     Action, Amounts, Call, Decision, Digest, Effect, Evidence, Happened, Kind, Name, Reason, ReasonCode, Resource,
-    Status, Subject, Timestamp, canonical,
+    Status, Subject, Timestamp, Window, canonical,
 };
 use weir::pep::port::{Journal as _, Ticket};
 
@@ -47,7 +47,7 @@ fn key() -> Key {
 }
 
 fn limits() -> Vec<Limit> {
-    let limit = |tier, kind| Limit { id: "bench".into(), tier, kind, limit: u64::MAX };
+    let limit = |tier, kind| Limit { id: "bench".into(), tier, kind, limit: u64::MAX, window: Window::Total };
     vec![
         limit(Tier::Org, Kind::MicroUsd),
         limit(Tier::Agent, Kind::MicroUsd),
@@ -66,6 +66,7 @@ fn call(number: u64) -> Call {
             session: name("s-5f2c1e"),
             run: name("r-1"),
             delegation: vec![],
+            project: None,
         },
         action: Action::ToolCall,
         resource: Resource::named(name("web_search")),
@@ -137,8 +138,8 @@ fn steps(time: Duration) {
     let mut ledger = Ledger::default();
     let start = thread_cpu();
     for call in &calls {
-        ledger.reserve(&call.id, &call.subject, held(), &limits).expect("no limit");
-        ledger.settle(&call.id, used()).expect("it holds");
+        ledger.reserve(&call.id, &call.subject, held(), &limits, Timestamp(1)).expect("no limit");
+        ledger.settle(&call.id, used(), Timestamp(1)).expect("it holds");
     }
     report("reserve + settle in memory", start, calls.len());
 
@@ -201,7 +202,7 @@ impl Gate {
         let body = BodyText::from(Body::intent(&call, Digest::ZERO, held(), None));
         let (intent, ticket) = {
             let (ledger, chain) = &mut *self.line.lock().expect("no panic");
-            ledger.reserve(&call.id, &call.subject, held(), &self.limits).expect("no limit");
+            ledger.reserve(&call.id, &call.subject, held(), &self.limits, Timestamp(1)).expect("no limit");
             self.append(chain, body)
         };
         ticket.wait().expect("durable");
@@ -209,7 +210,7 @@ impl Gate {
         let body = BodyText::from(outcome(&call, receipt));
         let ticket = {
             let (ledger, chain) = &mut *self.line.lock().expect("no panic");
-            ledger.settle(&call.id, used()).expect("it holds");
+            ledger.settle(&call.id, used(), Timestamp(1)).expect("it holds");
             self.append(chain, body).1
         };
         ticket.wait().expect("durable");

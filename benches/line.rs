@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 use weir::audit::Key;
 use weir::journal::Memory;
 use weir::ledger::{Ledger, Limit, Tier};
-use weir::model::{Action, Amounts, Call, CallId, Kind, Millis, Name, Outcome, Resource, Status, Subject, Timestamp};
+use weir::model::{
+    Action, Amounts, Call, CallId, Kind, Millis, Name, Outcome, Resource, Status, Subject, Timestamp, Window,
+};
 use weir::pdp::Compiled;
 use weir::pep::port::{Clock, Executor, Inner, Nobody, ToolHost, ToolSpec};
 use weir::pep::{Durable, Gate, Reserved};
@@ -115,7 +117,7 @@ fn gate() -> Gate {
 
 fn subject(session: usize) -> Subject {
     let session = name(&format!("s{session}"));
-    Subject { org: name("org"), agent: name("agent"), session, run: name("run"), delegation: Vec::new() }
+    Subject { org: name("org"), agent: name("agent"), session, run: name("run"), delegation: Vec::new(), project: None }
 }
 
 fn call(thread: usize, number: usize, tool: &str) -> Call {
@@ -196,7 +198,8 @@ fn line(threads: usize, rounds: usize, tool: &str) -> Row {
 
 fn ledger(rounds: usize) -> Row {
     let ledger = std::sync::Mutex::new(Ledger::default());
-    let limit = |id: &str, tier| Limit { id: id.to_owned(), tier, kind: Kind::Calls, limit: u64::MAX };
+    let limit =
+        |id: &str, tier| Limit { id: id.to_owned(), tier, kind: Kind::Calls, limit: u64::MAX, window: Window::Total };
     let limits = [limit("a", Tier::Org), limit("b", Tier::Session)];
     let amounts = Amounts::ZERO.with(Kind::Calls, 1).with(Kind::ToolCalls, 1);
     let subject = subject(0);
@@ -206,8 +209,8 @@ fn ledger(rounds: usize) -> Row {
         |_, number| name(&format!("c{number}")),
         |id| {
             let mut ledger = ledger.lock().unwrap();
-            ledger.reserve(&id, &subject, amounts, &limits).unwrap();
-            black_box(ledger.settle(&id, amounts));
+            ledger.reserve(&id, &subject, amounts, &limits, Timestamp(1)).unwrap();
+            black_box(ledger.settle(&id, amounts, Timestamp(1)));
         },
     )
 }

@@ -6,10 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use weir::ledger::{AccountId, Ledger, Limit, ReplayFault, Settled, Shortfall, Tier};
-use weir::model::{Amounts, CallId, Excess, KINDS, Kind, Name, Nature, OnCrash, Subject};
+use weir::model::{Amounts, CallId, Excess, KINDS, Kind, Name, Nature, OnCrash, Subject, Timestamp, Window};
 
 const KINDS_TRIED: [Kind; 4] = [Kind::Calls, Kind::MemoryBytes, Kind::MicroUsd, Kind::Fuel];
 const TIERS: [Tier; 4] = [Tier::Org, Tier::Agent, Tier::Session, Tier::Run];
+
+/// Where a tier stands in the path of a subject without project and delegation.
+fn place(tier: Tier) -> usize {
+    TIERS.iter().position(|other| *other == tier).unwrap()
+}
+
+/// The time of everything in tests in which time plays no part.
+const T: Timestamp = Timestamp(1_700_000_000_000);
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -27,6 +35,7 @@ fn subject(number: u8) -> Subject {
         session: name(&format!("s{}", bit(1))),
         run: name(&format!("r{}", bit(2))),
         delegation: Vec::new(),
+        project: None,
     }
 }
 
@@ -35,7 +44,7 @@ fn amounts(values: [u64; 4]) -> Amounts {
 }
 
 fn limit(tier: Tier, kind: Kind, limit: u64) -> Limit {
-    Limit { id: format!("{tier:?}-{kind:?}"), tier, kind, limit }
+    Limit { id: format!("{tier:?}-{kind:?}"), tier, kind, limit, window: Window::Total }
 }
 
 /// One step of a random history.
@@ -79,12 +88,13 @@ struct Twin {
 
 impl Twin {
     fn total(who: u8, tier: Tier, kind: Kind, entries: &[(u8, Amounts)]) -> u128 {
-        let id = &AccountId::path(&subject(who))[tier as usize];
+        let id = &AccountId::path(&subject(who))[place(tier)];
         let mine = entries.iter().filter(|(other, _)| AccountId::path(&subject(*other)).contains(id));
         let values = mine.map(|(_, amounts)| u128::from(amounts.of(kind)));
         match kind.row().nature {
             Nature::Flow => values.sum(),
             Nature::Peak => values.max().unwrap_or(0),
+            Nature::Level => unreachable!("none is tried"),
         }
     }
 
@@ -100,7 +110,7 @@ impl Twin {
     fn left(&self, who: u8, tier: Tier, kind: Kind, limit: u64) -> u64 {
         let taken = match kind.row().nature {
             Nature::Flow => self.posted(who, tier, kind) + self.pending(who, tier, kind),
-            Nature::Peak => 0,
+            Nature::Peak | Nature::Level => 0,
         };
         u64::try_from(u128::from(limit).saturating_sub(taken)).unwrap()
     }
@@ -126,7 +136,7 @@ fn walk(steps: &[Step], limits: &[Limit]) -> (Ledger, Twin, Vec<Line>) {
             Step::Reserve(id, who, want) => {
                 let want = amounts(want);
                 let expected = twin.grants(id, who, want, limits);
-                let got = ledger.reserve(&call(id), &subject(who), want, limits);
+                let got = ledger.reserve(&call(id), &subject(who), want, limits, T);
                 assert_eq!(got.is_ok(), expected, "{step:?}: {got:?}");
                 if let Err(Shortfall::Limit { kind, left, wanted, .. }) = &got {
                     assert!(wanted > left && *wanted == want.of(*kind), "{got:?}");
@@ -137,9 +147,9 @@ fn walk(steps: &[Step], limits: &[Limit]) -> (Ledger, Twin, Vec<Line>) {
                     lines.push(Line::Intent(id, who, want));
                 }
             }
-            Step::Settle(id, used) => end(&mut twin, &mut lines, id, ledger.settle(&call(id), amounts(used))),
-            Step::Void(id) => end(&mut twin, &mut lines, id, ledger.void(&call(id))),
-            Step::Expire(id) => end(&mut twin, &mut lines, id, ledger.expire(&call(id))),
+            Step::Settle(id, used) => end(&mut twin, &mut lines, id, ledger.settle(&call(id), amounts(used), T)),
+            Step::Void(id) => end(&mut twin, &mut lines, id, ledger.void(&call(id), T)),
+            Step::Expire(id) => end(&mut twin, &mut lines, id, ledger.expire(&call(id), T)),
             Step::Refuse(id) => {
                 if !ledger.is_used(&call(id)) {
                     lines.push(Line::Outcome(id, Amounts::ZERO));
@@ -184,7 +194,7 @@ proptest! {
                     prop_assert_eq!(u128::from(balance.pending.of(kind)), twin.pending(who, tier, kind));
                 }
             }
-            let remaining = ledger.remaining(&subject(who), &limits);
+            let remaining = ledger.remaining(&subject(who), &limits, T);
             for kind in KINDS_TRIED {
                 let of_kind = limits.iter().filter(|l| l.kind == kind);
                 let least = of_kind.map(|l| twin.left(who, l.tier, kind, l.limit)).min().unwrap_or(u64::MAX);
@@ -204,7 +214,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Reserve(id, who, want) => {
-                    if ledger.reserve(&call(id), &subject(who), amounts(want), &limits).is_ok() {
+                    if ledger.reserve(&call(id), &subject(who), amounts(want), &limits, T).is_ok() {
                         held.insert(id, amounts(want));
                     }
                 }
@@ -214,10 +224,10 @@ proptest! {
                         Excess::Posted => all.with(*kind, all.of(*kind).min(most.of(*kind))),
                         Excess::Clamped => all,
                     });
-                    ledger.settle(&call(id), within);
+                    ledger.settle(&call(id), within, T);
                 }
-                Step::Void(id) => _ = ledger.void(&call(id)),
-                Step::Expire(id) => _ = ledger.expire(&call(id)),
+                Step::Void(id) => _ = ledger.void(&call(id), T),
+                Step::Expire(id) => _ = ledger.expire(&call(id), T),
                 Step::Refuse(id) => ledger.refuse(&call(id)),
             }
             for balance in ledger.balances() {
@@ -226,6 +236,7 @@ proptest! {
                     let total = match limit.kind.row().nature {
                         Nature::Flow => posted + pending,
                         Nature::Peak => posted.max(pending),
+                        Nature::Level => pending,
                     };
                     prop_assert!(total <= u128::from(limit.limit), "{balance:?} passes {limit:?}");
                 }
@@ -239,8 +250,8 @@ proptest! {
         let mut again = Ledger::default();
         for line in lines {
             match line {
-                Line::Intent(id, who, held) => again.replay_intent(&call(id), &subject(who), held).unwrap(),
-                Line::Outcome(id, posted) => again.replay_outcome(&call(id), posted).unwrap(),
+                Line::Intent(id, who, held) => again.replay_intent(&call(id), &subject(who), held, T).unwrap(),
+                Line::Outcome(id, posted) => again.replay_outcome(&call(id), posted, T).unwrap(),
             }
         }
         prop_assert_eq!(ledger.balances(), again.balances());
@@ -251,7 +262,7 @@ proptest! {
         // And both go on alike: what is needed to lower a peak again is part of the state.
         let close = |mut ledger: Ledger| {
             let open: Vec<_> = ledger.open().cloned().collect();
-            let ends: Vec<_> = open.iter().map(|id| ledger.expire(id)).collect();
+            let ends: Vec<_> = open.iter().map(|id| ledger.expire(id, T)).collect();
             (ends, ledger.balances())
         };
         let (live, folded) = (close(ledger), close(again));
@@ -272,11 +283,11 @@ fn a_thousand_at_once_get_exactly_what_is_there() {
                 for turn in 0..20 {
                     let id = name(&format!("c{worker}-{turn}"));
                     let want = Amounts::ZERO.with(Kind::MicroUsd, 10).with(Kind::Calls, 1);
-                    let held = ledger.lock().unwrap().reserve(&id, &subject(0), want, limits);
+                    let held = ledger.lock().unwrap().reserve(&id, &subject(0), want, limits, T);
                     if held.is_ok() {
                         granted.fetch_add(1, Ordering::Relaxed);
                         std::thread::yield_now();
-                        ledger.lock().unwrap().settle(&id, want).unwrap();
+                        ledger.lock().unwrap().settle(&id, want, T).unwrap();
                     }
                 }
             });
@@ -292,28 +303,31 @@ fn a_refusal_holds_nothing_anywhere_and_says_what_is_left() {
     let mut ledger = Ledger::default();
     let limits = [limit(Tier::Run, Kind::Calls, 9), limit(Tier::Org, Kind::MicroUsd, 10)];
     let want = |usd| Amounts::ZERO.with(Kind::Calls, 1).with(Kind::MicroUsd, usd);
-    ledger.reserve(&call(1), &subject(0), want(7), &limits).unwrap();
+    ledger.reserve(&call(1), &subject(0), want(7), &limits, T).unwrap();
     let before = ledger.balances();
-    let refused = ledger.reserve(&call(2), &subject(7), want(4), &limits).unwrap_err();
+    let refused = ledger.reserve(&call(2), &subject(7), want(4), &limits, T).unwrap_err();
     assert_eq!(refused.to_string(), "budget `Org-MicroUsd`: 4 micro-USD wanted, 3 left");
     assert_eq!(ledger.balances(), before, "a refusal opens no account");
-    ledger.reserve(&call(2), &subject(7), want(3), &limits).expect("a refused reservation may be tried again");
+    ledger.reserve(&call(2), &subject(7), want(3), &limits, T).expect("a refused reservation may be tried again");
 }
 
 #[test]
 fn an_id_is_used_once_for_ever() {
     let mut ledger = Ledger::default();
     let one = Amounts::ZERO.with(Kind::Calls, 1);
-    ledger.reserve(&call(1), &subject(0), one, &[]).unwrap();
-    assert_eq!(ledger.reserve(&call(1), &subject(0), one, &[]), Err(Shortfall::Duplicate));
-    assert!(ledger.settle(&call(1), one).is_some());
-    assert_eq!(ledger.reserve(&call(1), &subject(0), one, &[]), Err(Shortfall::Duplicate));
-    assert_eq!((ledger.settle(&call(1), one), ledger.expire(&call(1)), ledger.void(&call(1))), (None, None, None));
+    ledger.reserve(&call(1), &subject(0), one, &[], T).unwrap();
+    assert_eq!(ledger.reserve(&call(1), &subject(0), one, &[], T), Err(Shortfall::Duplicate));
+    assert!(ledger.settle(&call(1), one, T).is_some());
+    assert_eq!(ledger.reserve(&call(1), &subject(0), one, &[], T), Err(Shortfall::Duplicate));
+    assert_eq!(
+        (ledger.settle(&call(1), one, T), ledger.expire(&call(1), T), ledger.void(&call(1), T)),
+        (None, None, None)
+    );
     ledger.refuse(&call(2));
-    assert_eq!(ledger.reserve(&call(2), &subject(0), one, &[]), Err(Shortfall::Duplicate));
-    assert_eq!(ledger.replay_intent(&call(1), &subject(0), one), Err(ReplayFault::Duplicate));
-    assert_eq!(ledger.replay_outcome(&call(1), one), Err(ReplayFault::Duplicate));
-    assert_eq!(ledger.replay_outcome(&call(3), one), Err(ReplayFault::NotHeld));
+    assert_eq!(ledger.reserve(&call(2), &subject(0), one, &[], T), Err(Shortfall::Duplicate));
+    assert_eq!(ledger.replay_intent(&call(1), &subject(0), one, T), Err(ReplayFault::Duplicate));
+    assert_eq!(ledger.replay_outcome(&call(1), one, T), Err(ReplayFault::Duplicate));
+    assert_eq!(ledger.replay_outcome(&call(3), one, T), Err(ReplayFault::NotHeld));
     assert_eq!(ledger.balances()[0].posted, one);
 }
 
@@ -323,11 +337,11 @@ fn peaks_do_not_add_up_and_fall_again() {
     let limits = [limit(Tier::Org, Kind::MemoryBytes, 100)];
     let memory = |bytes| Amounts::ZERO.with(Kind::MemoryBytes, bytes);
     for (id, bytes) in [(1, 90), (2, 100), (3, 100), (4, 40)] {
-        ledger.reserve(&call(id), &subject(id), memory(bytes), &limits).unwrap();
+        ledger.reserve(&call(id), &subject(id), memory(bytes), &limits, T).unwrap();
     }
-    assert!(ledger.reserve(&call(5), &subject(0), memory(101), &limits).is_err());
+    assert!(ledger.reserve(&call(5), &subject(0), memory(101), &limits, T).is_err());
     let falls = [2, 3, 1, 4].map(|id| {
-        ledger.settle(&call(id), memory(u64::from(id) * 10)).unwrap();
+        ledger.settle(&call(id), memory(u64::from(id) * 10), T).unwrap();
         ledger.balances()[0].pending.of(Kind::MemoryBytes)
     });
     assert_eq!(falls, [100, 90, 40, 0]);
@@ -338,8 +352,8 @@ fn peaks_do_not_add_up_and_fall_again() {
 fn a_crash_costs_what_may_have_been_spent() {
     let mut ledger = Ledger::default();
     let held = KINDS.iter().fold(Amounts::ZERO, |all, row| all.with(row.kind, 5));
-    ledger.reserve(&call(1), &subject(0), held, &[]).unwrap();
-    let end = ledger.expire(&call(1)).unwrap();
+    ledger.reserve(&call(1), &subject(0), held, &[], T).unwrap();
+    let end = ledger.expire(&call(1), T).unwrap();
     for row in &KINDS {
         let spent = if row.on_crash == OnCrash::Spent { 5 } else { 0 };
         assert_eq!((end.posted.of(row.kind), end.released.of(row.kind)), (spent, 5 - spent), "{}", row.name);
@@ -352,23 +366,23 @@ fn an_over_run_closes_the_account() {
     let mut ledger = Ledger::default();
     let limits = [limit(Tier::Session, Kind::MicroUsd, 100)];
     let usd = |amount| Amounts::ZERO.with(Kind::MicroUsd, amount);
-    ledger.reserve(&call(1), &subject(0), usd(60), &limits).unwrap();
-    let end = ledger.settle(&call(1), usd(140)).unwrap();
+    ledger.reserve(&call(1), &subject(0), usd(60), &limits, T).unwrap();
+    let end = ledger.settle(&call(1), usd(140), T).unwrap();
     assert_eq!((end.posted, end.overrun), (usd(140), usd(80)));
-    assert_eq!(ledger.remaining(&subject(0), &limits).of(Kind::MicroUsd), 0);
-    assert!(ledger.reserve(&call(2), &subject(0), usd(1), &limits).is_err());
+    assert_eq!(ledger.remaining(&subject(0), &limits, T).of(Kind::MicroUsd), 0);
+    assert!(ledger.reserve(&call(2), &subject(0), usd(1), &limits, T).is_err());
 }
 
 #[test]
 fn counters_end_at_their_last_number_and_then_refuse() {
     let mut ledger = Ledger::default();
     let usd = |amount| Amounts::ZERO.with(Kind::MicroUsd, amount);
-    ledger.reserve(&call(1), &subject(0), usd(u64::MAX), &[limit(Tier::Org, Kind::MicroUsd, u64::MAX)]).unwrap();
-    let refused = ledger.reserve(&call(2), &subject(1), usd(1), &[]).unwrap_err();
+    ledger.reserve(&call(1), &subject(0), usd(u64::MAX), &[limit(Tier::Org, Kind::MicroUsd, u64::MAX)], T).unwrap();
+    let refused = ledger.reserve(&call(2), &subject(1), usd(1), &[], T).unwrap_err();
     assert!(matches!(&refused, Shortfall::Limit { budget, left: 0, .. } if budget == Shortfall::COUNTER), "{refused}");
-    assert_eq!(ledger.replay_intent(&call(2), &subject(1), usd(1)), Err(ReplayFault::Overflow));
-    ledger.settle(&call(1), usd(u64::MAX)).unwrap();
-    assert!(ledger.reserve(&call(3), &subject(1), usd(1), &[]).is_err());
+    assert_eq!(ledger.replay_intent(&call(2), &subject(1), usd(1), T), Err(ReplayFault::Overflow));
+    ledger.settle(&call(1), usd(u64::MAX), T).unwrap();
+    assert!(ledger.reserve(&call(3), &subject(1), usd(1), &[], T).is_err());
 }
 
 #[test]

@@ -54,7 +54,16 @@ impl Books {
                     let by = by.iter().map(|(_, amount)| amount).sum::<u64>();
                     *self.raised.entry((budget.clone(), account.clone())).or_default() += by;
                 }
-                Body::Open { .. } | Body::Ask { .. } | Body::Answer { .. } | Body::Fork { .. } | Body::Policy { .. } | Body::Checkpoint { .. } => {}
+                Body::Part { .. } | Body::Reconcile { .. } => panic!("entry {}: nobody did that", entry.seq),
+                Body::Open { .. }
+                | Body::Ask { .. }
+                | Body::Answer { .. }
+                | Body::Fork { .. }
+                | Body::Policy { .. }
+                | Body::Freeze { .. }
+                | Body::Thaw { .. }
+                | Body::Revoke { .. }
+                | Body::Checkpoint { .. } => {}
             }
             self.add_up(policy, entry.seq);
             self.read += 1;
@@ -83,7 +92,7 @@ impl Books {
                 let sum = self.accounts.entry(account.to_string()).or_default();
                 for (kind, amount) in held.iter() {
                     let before = sum.pending.of(kind);
-                    let flow = kind.row().nature == Nature::Flow;
+                    let flow = kind.row().nature != Nature::Peak;
                     sum.pending.set(kind, if flow { before + amount } else { before.max(amount) });
                 }
             }
@@ -114,6 +123,7 @@ fn depth(scope: Scope) -> usize {
         Scope::Agent => 1,
         Scope::Session => 2,
         Scope::Run => 3,
+        Scope::Project | Scope::Subagent => panic!("nobody here has one"),
     }
 }
 
@@ -241,7 +251,14 @@ fn someone(index: u64) -> Subject {
     let (agent, session, run) =
         [("coder", "s1", "r1"), ("coder", "s2", "r1"), ("coder", "s1", "r2"), ("other", "s1", "r1")]
             [index as usize % 4];
-    Subject { org: name("acme"), agent: name(agent), session: name(session), run: name(run), delegation: Vec::new() }
+    Subject {
+        org: name("acme"),
+        agent: name(agent),
+        session: name(session),
+        run: name(run),
+        delegation: Vec::new(),
+        project: None,
+    }
 }
 
 fn any_tool(seed: &mut Seeded) -> (Action, &'static str, Value) {

@@ -103,7 +103,8 @@ fn a_foreign_entry_is_found_wherever_it_is_put() {
         let before = &entries[at - 1];
         let time = serde_json::from_str::<Entry>(&before.text).unwrap().at;
         let mut fork = Chain::after(before.seq, before.hash, time);
-        let forged = fork.append(time, Body::Policy { id: name("evil"), digest: Digest::ZERO, before: None });
+        let forged = fork
+            .append(time, Body::Policy { id: name("evil"), digest: Digest::ZERO, before: None, windows: Vec::new() });
         let mut inserted = texts.clone();
         inserted.insert(at, forged.text.clone());
         assert_eq!(found(&inserted, &head, "insert"), at as u64, "insert at {at}");
@@ -254,7 +255,8 @@ fn another_key_verifies_nothing() {
 #[test]
 fn the_first_entry_opens_the_store_and_time_does_not_go_back() {
     let mut chain = Chain::default();
-    let first = chain.append(Timestamp(5), Body::Policy { id: name("p"), digest: Digest::ZERO, before: None });
+    let first = chain
+        .append(Timestamp(5), Body::Policy { id: name("p"), digest: Digest::ZERO, before: None, windows: Vec::new() });
     assert!(check(&[first.text], None).unwrap_err().text.contains("does not open"));
     let mut chain = Chain::default();
     let open = || Body::open("0.1.0", &key().public());

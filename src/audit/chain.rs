@@ -1,5 +1,7 @@
 //! The hash chain: each entry names the hash of the one before.
 
+use serde::{Deserialize, Serialize};
+
 use super::Body;
 use crate::model::{Digest, Timestamp, canonical};
 
@@ -32,7 +34,8 @@ pub struct Sealed {
 }
 
 /// The head of a chain, to which entries are added.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Chain {
     next: u64,
     prev: Digest,
@@ -54,7 +57,7 @@ impl Chain {
 
     /// Adds `body`. A clock that stepped back does not: the entry takes the time of the one before.
     pub fn append(&mut self, at: Timestamp, body: impl Into<BodyText>) -> Sealed {
-        let at = self.time(at);
+        let at = at.max(self.last);
         let text = self.entry(at, &body.into());
         let (seq, hash) = (self.next, Digest::of(text.as_bytes()));
         *self = Self::after(seq, hash, at);
@@ -73,10 +76,10 @@ impl Chain {
         self.next
     }
 
-    /// `at`, or the time of the last entry where the clock has stepped back behind it.
+    /// Time of the last entry: none after it is earlier.
     #[must_use]
-    pub fn time(&self, at: Timestamp) -> Timestamp {
-        at.max(self.last)
+    pub const fn last(&self) -> Timestamp {
+        self.last
     }
 
     /// Hash of the last entry.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Chain, Key, PublicKey, Question, Receipt, Verdict};
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp, canonical};
+use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp, Watch, Window, canonical};
 
 /// One entry: its place in the chain, when, and what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub enum Body {
         digest: Digest,
         /// The digest of the policy before it.
         before: Option<Digest>,
+        /// The windows over which its budgets count: from here on they do.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        windows: Vec<Watch>,
     },
     /// A call is about to run; its amounts are held.
     Intent {
@@ -79,11 +82,53 @@ pub enum Body {
         account: String,
         /// How much more of the budget's kind.
         by: Amounts,
+        /// Over which time the budget counts.
+        #[serde(default, skip_serializing_if = "Window::is_total")]
+        window: Window,
         /// Who approved and how.
         approval: String,
         /// The question that this answers, when there was one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         question: Option<Name>,
+    },
+    /// An account was frozen: nothing new runs below it until it is thawed.
+    Freeze {
+        /// The account.
+        account: String,
+        /// Who did it, and how.
+        by: String,
+    },
+    /// A frozen account goes on.
+    Thaw {
+        /// The account.
+        account: String,
+        /// Who did it, and how.
+        by: String,
+    },
+    /// An account was closed for good.
+    Revoke {
+        /// The account.
+        account: String,
+        /// Who did it, and how.
+        by: String,
+    },
+    /// A call that still runs has used a part of what it holds.
+    Part {
+        /// The call.
+        call: CallId,
+        /// The number of the part, from 1 without gaps.
+        part: u64,
+        /// What was posted.
+        posted: Amounts,
+    },
+    /// What was posted for a call with an unknown outcome was replaced by what it really used.
+    Reconcile {
+        /// The call.
+        call: CallId,
+        /// What counts as posted for it from here on, in all.
+        posted: Amounts,
+        /// Who did it, and how.
+        by: String,
     },
     /// A session began as a copy of another one of the same agent: what it has seen goes with it.
     Fork {

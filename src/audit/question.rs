@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Amounts, Call, Digest, Name, Timestamp, canonical};
+use crate::model::{Amounts, Call, Digest, Name, Timestamp, Window, canonical};
 
 /// One question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub enum About {
         account: String,
         /// The tranche that a plain yes adds, of the budget's kind.
         by: Amounts,
+        /// Over which time the budget counts.
+        #[serde(default, skip_serializing_if = "Window::is_total")]
+        window: Window,
     },
 }
 
@@ -74,12 +77,12 @@ impl About {
 }
 
 impl Question {
-    /// What an answer is for: action, resource, arguments, organisation, agent, session and chain of delegation, and the
+    /// What an answer is for: action, resource, arguments, organisation, project, agent, session and chain of delegation, and the
     /// policy. Not the call's id and not its run: the same call tried again, after a restart, is the same matter.
     #[must_use]
     pub fn bound(call: &Call, policy: Digest) -> Digest {
         let who = &call.subject;
-        let who = (&who.org, &who.agent, &who.session, &who.delegation);
+        let who = (&who.org, &who.project, &who.agent, &who.session, &who.delegation);
         let matter = (call.action, &call.resource, call.args_text(), who, policy);
         Digest::of(canonical(&matter).as_bytes())
     }
@@ -124,7 +127,7 @@ mod tests {
         let (org, agent, session, run) = (name("o"), name("a"), name(session), name(run));
         Call {
             id: name(id),
-            subject: Subject { org, agent, session, run, delegation: Vec::new() },
+            subject: Subject { org, agent, session, run, delegation: Vec::new(), project: None },
             action: Action::ToolCall,
             resource: Resource::named(name("mail")),
             args: json!({"x": x}).as_object().unwrap().clone(),

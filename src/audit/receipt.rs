@@ -68,6 +68,7 @@ impl Asked {
             parent: call.parent.clone(),
             requester_context: Requester {
                 organisation: call.subject.org.clone(),
+                project: call.subject.project.clone(),
                 agent: call.subject.agent.clone(),
                 service: call.surface.clone(),
                 session: call.subject.session.clone(),
@@ -84,6 +85,9 @@ impl Asked {
 pub struct Requester {
     /// Who pays.
     pub organisation: Name,
+    /// The project, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Name>,
     /// The agent.
     pub agent: Name,
     /// The surface on which the call was intercepted.
@@ -275,6 +279,12 @@ impl Receipt {
     #[must_use]
     pub const fn session(&self) -> &Name {
         &self.action.requester_context.session
+    }
+
+    /// True when nobody knows how the call ended.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.execution.as_ref().is_some_and(|execution| execution.status == Status::Unknown)
     }
 
     /// True when the signature is `key`'s and covers every field.

@@ -34,6 +34,10 @@ enum State {
     Open(Box<Pending>),
     /// Ended, or refused.
     Ended,
+    /// Ended, and nobody knows how.
+    Unknown,
+    /// Ended, and what it used was found out afterwards.
+    Reconciled,
 }
 
 /// A question that waits, or whose yes waits to be used.
@@ -62,7 +66,16 @@ impl<'k> Story<'k> {
         require(!first || matches!(entry.body, Body::Open { .. }), "the first entry does not open the store")?;
         match &entry.body {
             Body::Open { key, .. } => require(*key == self.key.hex(), "the store was opened with another key")?,
-            Body::Policy { .. } | Body::Fork { .. } => {}
+            Body::Policy { .. } | Body::Fork { .. } | Body::Freeze { .. } | Body::Thaw { .. } | Body::Revoke { .. } => {
+            }
+            Body::Part { call, .. } => {
+                let open = matches!(self.calls.get(call), Some(State::Open(_)));
+                require(open, "a part is posted for a call that holds nothing")?;
+            }
+            Body::Reconcile { call, .. } => {
+                let before = self.calls.insert(call.clone(), State::Reconciled);
+                require(matches!(before, Some(State::Unknown)), "a call is reconciled that is not in doubt")?;
+            }
             Body::Ask { question } => self.ask(question)?,
             Body::Answer { question, verdict, .. } => {
                 let put = self.answer(question)?;
@@ -82,7 +95,8 @@ impl<'k> Story<'k> {
                 require(call.args.is_empty(), "the intent holds arguments in the clear")?;
                 if let Some(question) = question {
                     let put = self.questions.remove(question);
-                    let put = put.ok_or("the intent uses the answer to a question that nobody asked, or used before")?;
+                    let put =
+                        put.ok_or("the intent uses the answer to a question that nobody asked, or used before")?;
                     used(&put, call, *args, *policy)?;
                 }
                 let asked = Asked::of(call, *args);
@@ -93,7 +107,7 @@ impl<'k> Story<'k> {
             }
             Body::Outcome(outcome) => self.outcome(outcome)?,
             Body::Expire { call, .. } => {
-                let before = self.calls.insert(call.clone(), State::Ended);
+                let before = self.calls.insert(call.clone(), State::Unknown);
                 require(matches!(before, Some(State::Open(_))), "it expires a call that holds nothing")?;
                 self.told.open -= 1;
             }
@@ -122,8 +136,9 @@ impl<'k> Story<'k> {
     fn outcome(&mut self, outcome: &OutcomeEntry) -> Checked {
         let receipt = &outcome.receipt;
         require(receipt.receipt_id == outcome.call, "the receipt is another call's")?;
-        match self.calls.insert(outcome.call.clone(), State::Ended) {
-            Some(State::Ended) => return Err("the call has ended before".into()),
+        let end = if receipt.is_unknown() { State::Unknown } else { State::Ended };
+        match self.calls.insert(outcome.call.clone(), end) {
+            Some(State::Ended | State::Unknown | State::Reconciled) => return Err("the call has ended before".into()),
             Some(State::Open(pending)) => {
                 self.told.open -= 1;
                 executed(outcome, &pending)?;
@@ -155,7 +170,15 @@ fn used(put: &Put, call: &Call, args: Digest, policy: Digest) -> Checked {
     require(*granted, "the intent uses a question that has no yes")?;
     let who = |call: &Call| {
         let subject = call.subject.clone();
-        (call.action, call.resource.clone(), subject.org, subject.agent, subject.session, subject.delegation)
+        (
+            call.action,
+            call.resource.clone(),
+            subject.org,
+            subject.project,
+            subject.agent,
+            subject.session,
+            subject.delegation,
+        )
     };
     let same = who(&question.call) == who(call) && (question.args, question.about.policy()) == (args, policy);
     require(same, "the intent uses a yes that was given to another call or under another policy")

@@ -312,7 +312,12 @@ mod tests {
         let public = key.public();
         let store = Sqlite::open(dir, Box::new(move |count, hash| Head::sign(count, hash, &key))).expect("a store");
         let mut chain = Chain::default();
-        let policy = || Body::Policy { id: Name::new("p").expect("a name"), digest: Digest::ZERO, before: None };
+        let policy = || Body::Policy {
+            id: Name::new("p").expect("a name"),
+            digest: Digest::ZERO,
+            before: None,
+            windows: Vec::new(),
+        };
         for body in [Body::open("0.1.0", &public), policy(), policy()] {
             store.append(chain.append(Timestamp(0), body)).wait().expect("durable");
         }

@@ -161,6 +161,7 @@ fn subject() -> Result<Subject, String> {
         session: compose::name("session", "demo-session")?,
         run: compose::name("run", "demo-run")?,
         delegation: Vec::new(),
+        project: None,
     })
 }
 

@@ -62,6 +62,7 @@ fn question(path: &Path) -> Result<(Facts, Call), String> {
     let name = |text| compose::name("name", text);
     let subject = Subject {
         org: name("local")?,
+        project: None,
         agent: name("local")?,
         session: name("explain")?,
         run: name("explain")?,

@@ -114,6 +114,7 @@ fn seat(receipt: &Receipt) -> Seat {
     let who = &receipt.action.requester_context;
     let subject = Subject {
         org: who.organisation.clone(),
+        project: who.project.clone(),
         agent: who.agent.clone(),
         session: who.session.clone(),
         run: who.scope.clone(),

@@ -64,6 +64,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         session,
         run: compose::fresh("run")?,
         delegation: Vec::new(),
+        project: None,
     };
     let folder = compose::home(args.store)?;
     let gate = compose::gate(policy.clone(), &folder, Box::new(Nobody))?;

@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Organisation in accounts and receipts.
     #[arg(long, default_value = "local")]
     org: String,
+    /// Project in accounts and receipts, below the organisation.
+    #[arg(long)]
+    project: Option<String>,
     /// Agent in accounts and receipts: whoever holds the token.
     #[arg(long, default_value = "local")]
     agent: String,
@@ -49,6 +52,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     let folder = compose::home(args.store)?;
     config.desk = Desk::keeping(Box::new(Questions::of(&folder)));
     config.operator_token = args.operator_token_file.as_deref().map(secret).transpose()?;
+    config.project = args.project.as_deref().map(|project| compose::name("project", project)).transpose()?;
     config.unix = args.socket;
     config.tcp = args.tcp;
     let approver: Box<dyn Approver> =

@@ -1,50 +1,71 @@
-//! One account: what is posted and what is pending, per kind, and the name that it has.
+//! The names of accounts: which ones a subject counts on, and how one is written.
 
 use std::borrow::Borrow;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::model::{Amounts, KINDS, Kind, Name, Nature, Subject};
+use crate::model::{Amounts, Kind, Name, Nature, Subject, Tier};
 
-/// Where an account stands in the hierarchy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tier {
-    /// The organisation: the root.
-    Org,
-    /// An agent.
-    Agent,
-    /// A session.
-    Session,
-    /// A run.
-    Run,
-}
-
-impl Tier {
-    /// Every tier, root first.
-    pub const ALL: [Self; 4] = [Self::Org, Self::Agent, Self::Session, Self::Run];
-}
-
-/// The name of an account, `org`, `org/agent`, `org/agent/session` or `org/agent/session/run`.
+/// The name of an account: `org/agent/session/run`, with `/+project` after the organisation where there is
+/// one, and `org/agent/session/~subagent/~its-subagent` for agents below the session's own.
 ///
-/// A `/` inside a name is written `%2F`; no name may hold `%`, so two accounts never share a name.
+/// A `/` inside a name is written `%2F`; no name may hold `%`, `+` or `~`, so two accounts never share a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct AccountId(String);
 
+/// Why a text names no account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an account is `org`, `org/agent`, `org/agent/session`, `org/agent/session/run` or `org/agent/session/~subagent`, with `/+project` after the organisation where there is one"
+)]
+pub struct NoAccount;
+
 impl AccountId {
-    /// The four accounts of `subject`, root first.
+    /// The accounts on which a call of `subject` counts, root first.
     #[must_use]
-    pub fn path(subject: &Subject) -> [Self; 4] {
+    pub fn path(subject: &Subject) -> Vec<Self> {
         let path = Path::of(subject);
-        Tier::ALL.map(|tier| Self(path.to(tier).to_owned()))
+        path.steps().map(|(_, text)| Self(text.to_owned())).collect()
+    }
+
+    /// The account of the session of `subject`, whoever works in it.
+    #[must_use]
+    pub fn session(subject: &Subject) -> Self {
+        let path = Path::of(subject);
+        let session = path.steps().find(|(tier, _)| *tier == Tier::Session);
+        Self(session.map_or_else(String::new, |(_, text)| text.to_owned()))
+    }
+
+    /// Reads the name of an account.
+    ///
+    /// # Errors
+    /// The text is not what [`AccountId::path`] would write for any subject.
+    pub fn parse(text: &str) -> Result<Self, NoAccount> {
+        tier_of(text).map(|_| Self(text.to_owned())).ok_or(NoAccount)
+    }
+
+    /// Its place in the hierarchy.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        tier_of(&self.0).unwrap_or(Tier::Org)
     }
 
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for AccountId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -60,32 +81,82 @@ impl fmt::Display for AccountId {
     }
 }
 
-/// The names of a subject's four accounts in one text, so that looking them up allocates once.
+/// The tier of the account named `text`; `None` when it names none.
+fn tier_of(text: &str) -> Option<Tier> {
+    let mut parts = text.split('/').peekable();
+    let plain = |part: Option<&str>| part.filter(|part| is_name(part)).map(drop);
+    let marked = |part: &str, mark| part.strip_prefix(mark).is_some_and(is_name);
+    plain(parts.next())?;
+    let mut tier = Tier::Org;
+    if parts.next_if(|part| marked(part, '+')).is_some() {
+        tier = Tier::Project;
+    }
+    for next in [Tier::Agent, Tier::Session] {
+        if parts.peek().is_none() {
+            return Some(tier);
+        }
+        plain(parts.next())?;
+        tier = next;
+    }
+    match parts.peek() {
+        None => Some(tier),
+        Some(part) if part.starts_with('~') => parts.all(|part| marked(part, '~')).then_some(Tier::Subagent),
+        Some(_) => {
+            plain(parts.next())?;
+            parts.next().is_none().then_some(Tier::Run)
+        }
+    }
+}
+
+/// Whether `part` is one name with each `/` in it written as `%2F`.
+fn is_name(part: &str) -> bool {
+    let name = part.replace("%2F", "/");
+    Name::new(name).is_ok()
+}
+
+/// The names of a subject's accounts in one text, so that looking them up allocates little.
 pub(super) struct Path {
     text: String,
-    ends: [usize; 4],
+    /// Tier, and where its name begins and ends in the text.
+    steps: Vec<(Tier, usize, usize)>,
 }
 
 impl Path {
     pub(super) fn of(subject: &Subject) -> Self {
-        let names = [&subject.org, &subject.agent, &subject.session, &subject.run];
-        let mut text = String::with_capacity(names.iter().map(|name| name.as_str().len() + 1).sum());
-        let ends = names.map(|name| {
-            if !text.is_empty() {
-                text.push('/');
-            }
-            push_escaped(&mut text, name);
-            text.len()
-        });
-        Self { text, ends }
+        let Subject { org, project, agent, session, run, delegation } = subject;
+        let mut path = Self { text: String::with_capacity(96), steps: Vec::with_capacity(5 + delegation.len()) };
+        path.step(Tier::Org, "", org, 0);
+        if let Some(project) = project {
+            path.step(Tier::Project, "/+", project, 0);
+        }
+        path.step(Tier::Agent, "/", agent, 0);
+        path.step(Tier::Session, "/", session, 0);
+        let session = path.text.len();
+        for subagent in delegation {
+            path.step(Tier::Subagent, "/~", subagent, 0);
+        }
+        // A run stands beside the subagents, so that all who work in it share what is left of it.
+        let start = if delegation.is_empty() { 0 } else { path.again(session) };
+        path.step(Tier::Run, "/", run, start);
+        path
     }
 
-    pub(super) fn to(&self, tier: Tier) -> &str {
-        self.text.get(..self.ends[tier as usize]).unwrap_or_default()
+    /// Every account, root first.
+    pub(super) fn steps(&self) -> impl Iterator<Item = (Tier, &str)> {
+        self.steps.iter().map(|(tier, start, end)| (*tier, self.text.get(*start..*end).unwrap_or_default()))
     }
 
-    pub(super) fn id(&self, tier: Tier) -> AccountId {
-        AccountId(self.to(tier).to_owned())
+    fn step(&mut self, tier: Tier, mark: &str, name: &Name, start: usize) {
+        self.text.push_str(mark);
+        push_escaped(&mut self.text, name);
+        self.steps.push((tier, start, self.text.len()));
+    }
+
+    /// Writes the first `end` bytes once more and says where.
+    fn again(&mut self, end: usize) -> usize {
+        let start = self.text.len();
+        self.text.extend_from_within(..end);
+        start
     }
 }
 
@@ -99,7 +170,7 @@ fn push_escaped(text: &mut String, name: &Name) {
 }
 
 /// What one account has posted and holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Spent; for a peak kind the highest amount ever used.
     pub posted: Amounts,
@@ -113,6 +184,7 @@ impl Account {
     pub fn left(&self, kind: Kind, limit: u64) -> u64 {
         match kind.row().nature {
             Nature::Flow => limit.saturating_sub(self.posted.of(kind)).saturating_sub(self.pending.of(kind)),
+            Nature::Level => limit.saturating_sub(self.pending.of(kind)),
             Nature::Peak => limit,
         }
     }
@@ -131,100 +203,49 @@ pub struct Balance {
     pub pending: Amounts,
 }
 
-/// An account with what it must remember to lower a peak again.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) tier: Tier,
-    pub(super) account: Account,
-    /// Amounts of peak kinds held now and by how many reservations; few distinct ones, so no map.
-    peaks: Vec<(Kind, u64, u32)>,
-}
-
-impl Node {
-    pub(super) const fn new(tier: Tier) -> Self {
-        Self { tier, account: Account { posted: Amounts::ZERO, pending: Amounts::ZERO }, peaks: Vec::new() }
-    }
-
-    /// Holds `amounts`; the caller has checked that flows fit into an integer.
-    pub(super) fn hold(&mut self, amounts: Amounts) {
-        for (kind, amount) in amounts.iter() {
-            match kind.row().nature {
-                Nature::Flow => self.set_pending(kind, self.account.pending.of(kind).saturating_add(amount)),
-                Nature::Peak => self.hold_peak(kind, amount),
-            }
-        }
-    }
-
-    /// Undoes [`Node::hold`] with the same amounts.
-    pub(super) fn release(&mut self, amounts: Amounts) {
-        for (kind, amount) in amounts.iter() {
-            match kind.row().nature {
-                Nature::Flow => self.set_pending(kind, self.account.pending.of(kind).saturating_sub(amount)),
-                Nature::Peak => self.release_peak(kind, amount),
-            }
-        }
-    }
-
-    /// Counts `amounts` as spent. Ends at `u64::MAX`, from where on nothing more is granted.
-    pub(super) fn post(&mut self, amounts: Amounts) {
-        for (kind, amount) in amounts.iter() {
-            let before = self.account.posted.of(kind);
-            let after = match kind.row().nature {
-                Nature::Flow => before.saturating_add(amount),
-                Nature::Peak => before.max(amount),
-            };
-            self.account.posted.set(kind, after);
-        }
-    }
-
-    const fn set_pending(&mut self, kind: Kind, amount: u64) {
-        self.account.pending.set(kind, amount);
-    }
-
-    fn hold_peak(&mut self, kind: Kind, amount: u64) {
-        match self.peaks.iter_mut().find(|(k, a, _)| *k == kind && *a == amount) {
-            Some((_, _, count)) => *count += 1,
-            None => self.peaks.push((kind, amount, 1)),
-        }
-        self.set_pending(kind, self.account.pending.of(kind).max(amount));
-    }
-
-    fn release_peak(&mut self, kind: Kind, amount: u64) {
-        let Some(at) = self.peaks.iter().position(|(k, a, _)| *k == kind && *a == amount) else { return };
-        if let Some((_, _, count)) = self.peaks.get_mut(at) {
-            *count -= 1;
-            if *count > 0 {
-                return;
-            }
-        }
-        self.peaks.swap_remove(at);
-        let highest = self.peaks.iter().filter(|(k, ..)| *k == kind).map(|(_, a, _)| *a).max();
-        self.set_pending(kind, highest.unwrap_or(0));
-    }
-}
-
-/// Every amount above zero whose kind adds up.
-pub(super) fn flows(amounts: &Amounts) -> impl Iterator<Item = (Kind, u64)> + '_ {
-    KINDS
-        .iter()
-        .filter(|row| row.nature == Nature::Flow)
-        .map(|row| (row.kind, amounts.of(row.kind)))
-        .filter(|(_, amount)| *amount > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn subject(names: [&str; 4]) -> Subject {
         let [org, agent, session, run] = names.map(|name| Name::new(name).unwrap());
-        Subject { org, agent, session, run, delegation: Vec::new() }
+        Subject { org, agent, session, run, delegation: Vec::new(), project: None }
+    }
+
+    fn texts(subject: &Subject) -> Vec<String> {
+        AccountId::path(subject).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn an_account_is_named_by_its_path() {
-        let path = AccountId::path(&subject(["acme", "coder", "s1", "r1"]));
-        assert_eq!(path.map(|id| id.to_string()), ["acme", "acme/coder", "acme/coder/s1", "acme/coder/s1/r1"]);
+        let mut who = subject(["acme", "coder", "s1", "r1"]);
+        assert_eq!(texts(&who), ["acme", "acme/coder", "acme/coder/s1", "acme/coder/s1/r1"]);
+        who.project = Name::new("p").ok();
+        who.delegation = ["x", "y"].map(|name| Name::new(name).unwrap()).to_vec();
+        let coder = "acme/+p/coder";
+        let below = [format!("{coder}/s1"), format!("{coder}/s1/~x"), format!("{coder}/s1/~x/~y")];
+        let all = [vec!["acme".into(), "acme/+p".into(), coder.into()], below.to_vec(), vec![format!("{coder}/s1/r1")]];
+        assert_eq!(texts(&who), all.concat());
+        assert_eq!(AccountId::session(&who).as_str(), "acme/+p/coder/s1");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_with_its_tier_and_nothing_else_is() {
+        let mut who = subject(["acme", "a/b", "s:1", "r.1"]);
+        who.project = Name::new("p").ok();
+        who.delegation = vec![Name::new("x/y").unwrap()];
+        let tiers: Vec<Tier> = AccountId::path(&who)
+            .into_iter()
+            .map(|id| {
+                assert_eq!(AccountId::parse(id.as_str()), Ok(id.clone()));
+                id.tier()
+            })
+            .collect();
+        assert_eq!(tiers, Tier::ALL);
+        for text in ["", "/", "acme/", "+p", "acme/+p/+q", "acme/a/s/r/x", "acme/a/~x", "acme/a/s/~x/r", "a%2fb", "a b"]
+        {
+            assert_eq!(AccountId::parse(text), Err(NoAccount), "{text}");
+        }
     }
 
     #[test]
@@ -238,5 +259,15 @@ mod tests {
             let same_names = forger.iter().zip(["acme", "coder", "s1", "r1"]).take_while(|(a, b)| **a == *b).count();
             assert_eq!(shared.len(), same_names, "{forger:?} shares {shared:?}");
         }
+        // Neither a project nor a subagent can be called so that it is taken for an agent or a run.
+        let with = |project: Option<&str>, delegation: &[&str], run: &str| Subject {
+            project: project.map(|name| Name::new(name).unwrap()),
+            delegation: delegation.iter().map(|name| Name::new(*name).unwrap()).collect(),
+            ..subject(["acme", "coder", "s1", run])
+        };
+        let [plain, project, subagent] = [with(None, &[], "x"), with(Some("coder"), &[], "x"), with(None, &["x"], "r")]
+            .map(|who| AccountId::path(&who));
+        assert_eq!(plain.iter().filter(|id| project.contains(id)).count(), 1, "only the organisation");
+        assert_eq!(plain.iter().filter(|id| subagent.contains(id)).count(), 3, "down to the session");
     }
 }

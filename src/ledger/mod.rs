@@ -1,96 +1,149 @@
 //! Budgets as accounts: reserve before, post or void after, expire on a crash.
 //!
 //! Two-phase transfers after TigerBeetle's pending/post/void. The ledger is a value that is folded
-//! over journal entries; it has no store, no clock and no policy of its own: limits arrive with
-//! each reservation. `docs/budgets.md` states its properties, each with its test.
+//! over journal entries; it has no store, no clock and no policy of its own: limits and times arrive with
+//! each operation. `docs/budgets.md` states its properties, each with its test.
 //!
 //! INVARIANT: posted + pending <= limit, for the account and all its ancestors, at all times; only
 //! an over-run, posted in full and reported, passes it.
 
 mod account;
+mod meter;
+mod node;
+mod operator;
+mod pace;
 mod reservation;
+mod settle;
 mod used;
 
-pub use account::{Account, AccountId, Balance, Tier};
-pub use reservation::{Limit, ReplayFault, Reservation, Settled, Shortfall};
+pub use crate::model::Tier;
+pub use account::{Account, AccountId, Balance, NoAccount};
+pub use operator::Bar;
+pub(crate) use operator::named;
+pub use reservation::{Limit, PartFault, ReconcileFault, ReplayFault, Reservation, Settled, Shortfall, Standing};
+pub use used::Print;
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::model::{Amounts, CallId, KINDS, Subject};
-use account::{Node, Path, flows};
-use used::{Print, UsedIds};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Amounts, CallId, KINDS, Kind, Subject, Timestamp, Watch};
+use account::Path;
+use node::{Node, sums};
+use operator::Watched;
+use settle::{Doubt, Held};
+use used::UsedIds;
 
 /// Every account and every pending reservation.
-#[derive(Clone, Debug, Default)]
+///
+/// Its serialised form is exact and in a fixed order, and leaves out the used ids, which only grow and are
+/// one print for each call: whoever stores it keeps them beside it and gives them back with [`Ledger::mark`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Ledger {
+    #[serde(skip)]
     index: HashMap<AccountId, usize>,
     /// Accounts in the order of their first hold; they are never removed.
     nodes: Vec<Node>,
     pending: BTreeMap<CallId, Held>,
+    /// Calls that ended with an unknown outcome and may be reconciled once.
+    doubts: BTreeMap<CallId, Doubt>,
+    watched: Vec<Watched>,
+    /// Tranches that a person granted for good: by budget and account.
+    tranches: BTreeMap<String, BTreeMap<AccountId, Amounts>>,
+    bars: BTreeMap<AccountId, Bar>,
+    /// The latest time seen; time never goes back.
+    last: Timestamp,
+    /// Holds so far: windows that came into force later have not counted them.
+    holds: u64,
+    #[serde(skip)]
     used: UsedIds,
 }
 
-/// What an open reservation holds, and where.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    amounts: Amounts,
-    nodes: [usize; 4],
+/// A ledger as it is read back.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    nodes: Vec<Node>,
+    pending: BTreeMap<CallId, Held>,
+    doubts: BTreeMap<CallId, Doubt>,
+    watched: Vec<Watched>,
+    tranches: BTreeMap<String, BTreeMap<AccountId, Amounts>>,
+    bars: BTreeMap<AccountId, Bar>,
+    last: Timestamp,
+    holds: u64,
+}
+
+impl From<Stored> for Ledger {
+    fn from(stored: Stored) -> Self {
+        let Stored { nodes, pending, doubts, watched, tranches, bars, last, holds } = stored;
+        let index = nodes.iter().enumerate().map(|(at, node)| (node.id.clone(), at)).collect();
+        Self { index, nodes, pending, doubts, watched, tranches, bars, last, holds, used: UsedIds::default() }
+    }
 }
 
 impl Ledger {
-    /// Holds `want` on the accounts of `subject` (organisation, agent, session, run), all or none.
-    /// A refusal leaves no trace.
+    /// Holds `want` on every account of `subject`, all or none. A refusal leaves no trace.
     ///
     /// # Errors
-    /// The first limit that would be exceeded, with what is left; or that the id is already used.
+    /// The first limit that would be exceeded, with what is left; that an account is closed; or that the id
+    /// is already used.
     pub fn reserve(
         &mut self,
         id: &CallId,
         subject: &Subject,
         want: Amounts,
         limits: &[Limit],
+        now: Timestamp,
     ) -> Result<Reservation, Shortfall> {
-        let print = Print::of(id);
+        let (print, now) = (Print::of(id), self.clamped(now));
         if self.used.has(print) {
             return Err(Shortfall::Duplicate);
         }
+        if let Some((account, bar)) = self.closed(subject) {
+            return Err(Shortfall::Closed { account, revoked: bar.revoked });
+        }
         let path = Path::of(subject);
-        let accounts = self.accounts(&path);
-        for limit in limits {
-            let (kind, wanted) = (limit.kind, want.of(limit.kind));
-            let left = accounts[limit.tier as usize].left(kind, limit.limit);
-            if wanted > left {
-                return Err(Shortfall::Limit { budget: limit.id.clone(), tier: limit.tier, kind, wanted, left });
+        for (tier, account) in path.steps() {
+            let node = self.find(account);
+            for limit in limits.iter().filter(|limit| limit.tier == tier) {
+                let (kind, wanted) = (limit.kind, want.of(limit.kind));
+                let left = self.left(account, node, limit, now);
+                if wanted > left {
+                    let account = AccountId::of(account);
+                    return Err(Shortfall::Limit { budget: limit.id.clone(), account, kind, wanted, left });
+                }
             }
         }
-        if let Some((kind, wanted, left)) = overflow(&accounts[0], want) {
-            return Err(Shortfall::Limit { budget: Shortfall::COUNTER.into(), tier: Tier::Org, kind, wanted, left });
+        if let Some((kind, wanted, left)) = self.overflow(&path, want) {
+            let account = AccountId::of(path.steps().next().map_or("", |(_, root)| root));
+            return Err(Shortfall::Limit { budget: Shortfall::COUNTER.into(), account, kind, wanted, left });
         }
-        self.hold(id, print, &path, want);
+        self.hold(id, print, &path, want, now);
         Ok(Reservation { id: id.clone(), held: want })
     }
 
-    /// Posts `used` and releases the rest; `None` for an id that holds nothing. What is used beyond
-    /// the hold is posted in full or clamped, as the kind's row says, and reported either way.
-    pub fn settle(&mut self, id: &CallId, used: Amounts) -> Option<Settled> {
-        let held = self.pending.remove(id)?;
-        let end = Settled::of(held.amounts, used);
-        self.finish(held, end.posted);
-        Some(end)
-    }
-
-    /// Ends a reservation before anything ran: everything is released, nothing is posted.
-    pub fn void(&mut self, id: &CallId) -> Option<Settled> {
-        self.settle(id, Amounts::ZERO)
-    }
-
-    /// Ends a reservation whose outcome is unknown: kinds whose row says `Spent` are posted in
-    /// full, the others are released.
-    pub fn expire(&mut self, id: &CallId) -> Option<Settled> {
-        let held = self.pending.remove(id)?;
-        let end = Settled::unknown(held.amounts);
-        self.finish(held, end.posted);
-        Some(end)
+    /// Folds a recorded intent: the hold was granted when it was made, so no limit is asked.
+    ///
+    /// # Errors
+    /// An id that was used before, or a hold that no ledger could have granted.
+    pub fn replay_intent(
+        &mut self,
+        id: &CallId,
+        subject: &Subject,
+        held: Amounts,
+        at: Timestamp,
+    ) -> Result<(), ReplayFault> {
+        let (print, at) = (Print::of(id), self.clamped(at));
+        if self.used.has(print) {
+            return Err(ReplayFault::Duplicate);
+        }
+        let path = Path::of(subject);
+        if self.overflow(&path, held).is_some() {
+            return Err(ReplayFault::Overflow);
+        }
+        self.hold(id, print, &path, held, at);
+        Ok(())
     }
 
     /// True when the id holds, has held, or was refused for good by [`Ledger::refuse`].
@@ -104,47 +157,28 @@ impl Ledger {
         self.used.add(Print::of(id));
     }
 
-    /// Folds a recorded intent: the hold was granted when it was made, so no limit is asked.
-    ///
-    /// # Errors
-    /// An id that was used before, or a hold that no ledger could have granted.
-    pub fn replay_intent(&mut self, id: &CallId, subject: &Subject, held: Amounts) -> Result<(), ReplayFault> {
-        let print = Print::of(id);
-        if self.used.has(print) {
-            return Err(ReplayFault::Duplicate);
-        }
-        let path = Path::of(subject);
-        if overflow(&self.accounts(&path)[0], held).is_some() {
-            return Err(ReplayFault::Overflow);
-        }
-        self.hold(id, print, &path, held);
-        Ok(())
+    /// Marks an id of which only the print is at hand.
+    pub fn mark(&mut self, print: Print) {
+        self.used.add(print);
     }
 
-    /// Folds a recorded outcome or expiry: releases the hold and posts what the entry says. An
-    /// outcome without a hold is a refusal: it marks the id.
-    ///
-    /// # Errors
-    /// Amounts posted for a call that holds nothing, or a second end of one call.
-    pub fn replay_outcome(&mut self, id: &CallId, posted: Amounts) -> Result<(), ReplayFault> {
-        match self.pending.remove(id) {
-            Some(held) => self.finish(held, posted),
-            None if self.is_used(id) => return Err(ReplayFault::Duplicate),
-            None if posted.is_zero() => self.refuse(id),
-            None => return Err(ReplayFault::NotHeld),
-        }
-        Ok(())
+    /// The prints of all used ids, in no order.
+    pub fn prints(&self) -> impl Iterator<Item = Print> + '_ {
+        self.used.prints()
     }
 
     /// What the subject has left of each kind under `limits`: the minimum over its accounts;
     /// `u64::MAX` where nothing limits a kind.
     #[must_use]
-    pub fn remaining(&self, subject: &Subject, limits: &[Limit]) -> Amounts {
-        let accounts = self.accounts(&Path::of(subject));
+    pub fn remaining(&self, subject: &Subject, limits: &[Limit], now: Timestamp) -> Amounts {
+        let (path, now) = (Path::of(subject), self.clamped(now));
         let mut remaining = KINDS.iter().fold(Amounts::ZERO, |all, row| all.with(row.kind, u64::MAX));
-        for limit in limits {
-            let left = accounts[limit.tier as usize].left(limit.kind, limit.limit);
-            remaining.set(limit.kind, remaining.of(limit.kind).min(left));
+        for (tier, account) in path.steps() {
+            let node = self.find(account);
+            for limit in limits.iter().filter(|limit| limit.tier == tier) {
+                let left = self.left(account, node, limit, now);
+                remaining.set(limit.kind, remaining.of(limit.kind).min(left));
+            }
         }
         remaining
     }
@@ -157,56 +191,76 @@ impl Ledger {
     /// Every account with what it has posted and pending, in order of id.
     #[must_use]
     pub fn balances(&self) -> Vec<Balance> {
-        let balance = |(id, at): (&AccountId, &usize)| {
-            let node = self.nodes.get(*at)?;
+        let balance = |node: &Node| {
             let Account { posted, pending } = node.account;
-            Some(Balance { account: id.clone(), tier: node.tier, posted, pending })
+            Balance { account: node.id.clone(), tier: node.tier, posted, pending }
         };
-        let mut all: Vec<Balance> = self.index.iter().filter_map(balance).collect();
+        let mut all: Vec<Balance> = self.nodes.iter().map(balance).collect();
         all.sort_by(|a, b| a.account.cmp(&b.account));
         all
     }
 
-    fn accounts(&self, path: &Path) -> [Account; 4] {
-        Tier::ALL.map(|tier| {
-            let node = self.index.get(path.to(tier)).and_then(|at| self.nodes.get(*at));
-            node.map_or_else(Account::default, |node| node.account)
-        })
+    /// `now`, or the latest time seen where the clock stepped back.
+    fn clamped(&self, now: Timestamp) -> Timestamp {
+        now.max(self.last)
     }
 
-    fn hold(&mut self, id: &CallId, print: Print, path: &Path, amounts: Amounts) {
-        let nodes = Tier::ALL.map(|tier| self.node(path, tier));
-        for at in nodes {
-            if let Some(node) = self.nodes.get_mut(at) {
-                node.hold(amounts);
+    fn find(&self, account: &str) -> Option<&Node> {
+        self.index.get(account).and_then(|at| self.nodes.get(*at))
+    }
+
+    /// What `limit` leaves of an account. A window that nobody counts leaves nothing.
+    fn left(&self, account: &str, node: Option<&Node>, limit: &Limit, now: Timestamp) -> u64 {
+        let Some(wanted) = limit.watch() else {
+            let sums = node.map_or_else(Account::default, |node| node.account);
+            return sums.left(limit.kind, self.cap(limit, account));
+        };
+        let counted =
+            |watch: &&Watch| (watch.tier, watch.kind, watch.window) == (wanted.tier, wanted.kind, wanted.window);
+        match self.watches().find(counted) {
+            Some(watch) => node.map_or(limit.limit, |node| node.window_left(watch, limit.limit, now)),
+            None => 0,
+        }
+    }
+
+    fn hold(&mut self, id: &CallId, print: Print, path: &Path, amounts: Amounts, at: Timestamp) {
+        self.last = at;
+        let nodes: Vec<usize> = path.steps().map(|(tier, account)| self.node(account, tier)).collect();
+        for index in &nodes {
+            let Some(node) = self.nodes.get_mut(*index) else { continue };
+            node.hold(amounts);
+            let tier = node.tier;
+            for Watched { watch, .. } in self.watched.iter().filter(|watched| watched.watch.tier == tier) {
+                let amount = amounts.of(watch.kind);
+                if amount > 0
+                    && let Some(meter) = node.meter(watch)
+                {
+                    meter.take(amount, watch, at);
+                }
             }
         }
         self.used.add(print);
-        self.pending.insert(id.clone(), Held { amounts, nodes });
+        self.holds = self.holds.saturating_add(1);
+        self.pending.insert(id.clone(), Held::new(amounts, nodes, self.holds, at));
     }
 
-    fn node(&mut self, path: &Path, tier: Tier) -> usize {
-        if let Some(at) = self.index.get(path.to(tier)) {
+    fn node(&mut self, account: &str, tier: Tier) -> usize {
+        if let Some(at) = self.index.get(account) {
             return *at;
         }
-        let at = self.nodes.len();
-        self.nodes.push(Node::new(tier));
-        self.index.insert(path.id(tier), at);
+        let (at, id) = (self.nodes.len(), AccountId::of(account));
+        self.nodes.push(Node::new(id.clone(), tier));
+        self.index.insert(id, at);
         at
     }
 
-    fn finish(&mut self, held: Held, posted: Amounts) {
-        for at in held.nodes {
-            if let Some(node) = self.nodes.get_mut(at) {
-                node.release(held.amounts);
-                node.post(posted);
-            }
-        }
+    /// The first sum that does not fit beside what the root account counts already. Every sum of
+    /// every account is part of the root's, so what fits there fits everywhere.
+    fn overflow(&self, path: &Path, want: Amounts) -> Option<(Kind, u64, u64)> {
+        let root = path.steps().next().and_then(|(_, account)| self.find(account));
+        let root = root.map_or_else(Account::default, |node| node.account);
+        sums(&want)
+            .map(|(kind, wanted)| (kind, wanted, root.left(kind, u64::MAX)))
+            .find(|(_, wanted, left)| wanted > left)
     }
-}
-
-/// The first flow that does not fit beside what the root account counts already. Every flow of
-/// every account is part of the root's, so what fits there fits everywhere.
-fn overflow(root: &Account, want: Amounts) -> Option<(crate::model::Kind, u64, u64)> {
-    flows(&want).map(|(kind, wanted)| (kind, wanted, root.left(kind, u64::MAX))).find(|(_, wanted, left)| wanted > left)
 }

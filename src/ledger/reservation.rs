@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Tier;
-use crate::model::{Amounts, CallId, Excess, KINDS, Kind, OnCrash};
+use super::AccountId;
+use crate::model::{Amounts, CallId, Excess, KINDS, Kind, Millis, Nature, OnCrash, Tier, Watch, Window};
 
 /// A limit that a reservation must respect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,47 @@ pub struct Limit {
     pub tier: Tier,
     /// What it counts.
     pub kind: Kind,
-    /// The most that posted + pending may reach.
+    /// The most that posted + pending may reach, or what is reserved in the window.
     pub limit: u64,
+    /// Over which time it counts.
+    pub window: Window,
+}
+
+impl Limit {
+    /// What the ledger must count for this limit; `None` where the account's own sums are enough.
+    #[must_use]
+    pub const fn watch(&self) -> Option<Watch> {
+        let Self { tier, kind, limit, window, .. } = *self;
+        match window {
+            Window::Total => None,
+            Window::Every(_) | Window::Rolling(_) | Window::Refill(_) => Some(Watch { tier, kind, window, limit }),
+        }
+    }
+}
+
+/// How one account stands under one limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// The account.
+    pub account: AccountId,
+    /// Its place in the hierarchy.
+    pub tier: Tier,
+    /// The budget's id.
+    pub budget: String,
+    /// What is counted.
+    pub kind: Kind,
+    /// Over which time.
+    pub window: Window,
+    /// The limit; for one that counts in total with the tranches that were granted.
+    pub limit: u64,
+    /// What the account has spent of the kind in all its time.
+    pub posted: u64,
+    /// What it holds of the kind.
+    pub pending: u64,
+    /// What a new reservation may still hold.
+    pub left: u64,
+    /// At the rate of the last minutes, how long until nothing is left; `None` when nothing was spent lately.
+    pub forecast: Option<Millis>,
 }
 
 /// Proof that amounts are held: made only by `Ledger::reserve`, and never copied.
@@ -47,8 +86,8 @@ pub enum Shortfall {
     Limit {
         /// The budget's id; [`Shortfall::COUNTER`] when the account's integer itself is full.
         budget: String,
-        /// Whose account.
-        tier: Tier,
+        /// The account that has too little left.
+        account: AccountId,
         /// The kind.
         kind: Kind,
         /// What the call needs.
@@ -59,6 +98,14 @@ pub enum Shortfall {
     /// The id already holds or has held.
     #[error("call id already used")]
     Duplicate,
+    /// An account above is frozen or revoked.
+    #[error("the account `{account}` is {}", if *.revoked { "revoked" } else { "frozen" })]
+    Closed {
+        /// The account.
+        account: AccountId,
+        /// True when it is so for good.
+        revoked: bool,
+    },
 }
 
 impl Shortfall {
@@ -78,6 +125,40 @@ pub enum ReplayFault {
     /// Amounts were posted for a call that holds nothing.
     #[error("amounts are posted for a call that holds nothing")]
     NotHeld,
+    /// A part of a call that does not follow from the part before.
+    #[error("a part is posted out of order")]
+    Part,
+    /// A call was reconciled whose outcome is known.
+    #[error("a call is reconciled whose outcome is not in doubt")]
+    NotInDoubt,
+    /// What an operator did names no account.
+    #[error("it names no account")]
+    NoAccount,
+}
+
+/// Why a part was not posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartFault {
+    /// The call holds nothing: it never did, or has ended.
+    #[error("the call holds nothing")]
+    NotHeld,
+    /// Parts are numbered from 1 without gaps.
+    #[error("the next part of the call is number {next}")]
+    Order {
+        /// The number that is expected.
+        next: u64,
+    },
+}
+
+/// Why a call could not be reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReconcileFault {
+    /// It still runs.
+    #[error("the call still runs; it is settled by what it reports at its end")]
+    Running,
+    /// Its outcome is known, it never ran, or it was reconciled before.
+    #[error("the call is not in doubt: it never ran, its outcome is known, or it was reconciled before")]
+    NotInDoubt,
 }
 
 /// How a reservation ended. For every flow, `held = posted - overrun + released`.
@@ -100,6 +181,10 @@ impl Settled {
         let mut end = Self::default();
         for row in &KINDS {
             let (held, used) = (held.of(row.kind), used.of(row.kind));
+            if row.nature == Nature::Level {
+                end.released.set(row.kind, held);
+                continue;
+            }
             let excess = used.saturating_sub(held);
             end.released.set(row.kind, held.saturating_sub(used));
             match row.excess {

@@ -19,14 +19,20 @@ impl UsedIds {
     pub(super) fn add(&mut self, print: Print) {
         self.0.insert(print);
     }
+
+    pub(super) fn prints(&self) -> impl Iterator<Item = Print> + '_ {
+        self.0.iter().copied()
+    }
 }
 
 /// What is remembered of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Print([u8; 16]);
+pub struct Print(pub [u8; 16]);
 
 impl Print {
-    pub(super) fn of(id: &CallId) -> Self {
+    /// The print of `id`.
+    #[must_use]
+    pub fn of(id: &CallId) -> Self {
         let mut print = [0; 16];
         for (to, from) in print.iter_mut().zip(Digest::of(id.as_str().as_bytes()).0) {
             *to = from;

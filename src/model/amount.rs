@@ -86,6 +86,29 @@ impl<'de> Deserialize<'de> for Written {
     }
 }
 
+/// Writes one `u64` as an amount is written: no JSON reader loses a digit of it.
+pub mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Written;
+
+    /// Writes `value`.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        Written(*value).serialize(serializer)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// A text that is not exactly one amount.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Written::deserialize(deserializer).map(|Written(value)| value)
+    }
+}
+
 struct WrittenVisitor;
 
 impl Visitor<'_> for WrittenVisitor {

@@ -18,6 +18,9 @@ pub type CallId = Name;
 pub struct Subject {
     /// The organisation that pays.
     pub org: Name,
+    /// The project of the organisation for which the agent works, where there are projects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Name>,
     /// The agent.
     pub agent: Name,
     /// The session: one conversation or one program's life.
@@ -25,7 +28,7 @@ pub struct Subject {
     /// The run inside the session: one task given to the agent.
     pub run: Name,
     /// The agents below the session's own, from the outermost to the one that asks; empty for the
-    /// session's own agent. They share its accounts and labels.
+    /// session's own agent. They share its accounts and labels, and each has an account below its session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delegation: Vec<Name>,
 }
@@ -142,11 +145,12 @@ impl Subject {
     /// each agent below it.
     #[must_use]
     pub fn seat(&self) -> Seat {
-        let name = if self.delegation.is_empty() {
-            self.session.clone()
-        } else {
-            let chain = Digest::of(canonical(&(&self.session, &self.delegation)).as_bytes());
-            Name::derived(&chain.hex())
+        let derived = |chain: String| Name::derived(&Digest::of(chain.as_bytes()).hex());
+        let name = match &self.project {
+            None if self.delegation.is_empty() => self.session.clone(),
+            None => derived(canonical(&(&self.session, &self.delegation))),
+            // Two projects that use one name for a session share no interpreter.
+            Some(project) => derived(canonical(&(project, &self.session, &self.delegation))),
         };
         Seat { org: self.org.clone(), agent: self.agent.clone(), name }
     }
@@ -208,6 +212,7 @@ mod tests {
                 session: name("s"),
                 run: name("r"),
                 delegation: Vec::new(),
+                project: None,
             },
             action: Action::ToolCall,
             resource: Resource::named(name("look")),

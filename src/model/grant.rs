@@ -174,5 +174,24 @@ impl CodeLimits {
             .with(Kind::Fuel, self.fuel)
             .with(Kind::MemoryBytes, self.memory_bytes)
             .with(Kind::OutputBytes, self.output_bytes.saturating_add(self.result_bytes))
+            .with(Kind::MemoryMs, memory_ms(self.memory_bytes, self.wall_ms.0))
+            .with(Kind::Jobs, 1)
     }
+}
+
+impl CodeGrant {
+    /// What an execution under this grant can use at most.
+    #[must_use]
+    pub const fn worst_case(&self) -> Amounts {
+        match &self.scratch {
+            Some(scratch) => self.limits.worst_case().with(Kind::DiskBytes, scratch.quota.bytes),
+            None => self.limits.worst_case(),
+        }
+    }
+}
+
+/// Mebibyte-milliseconds of `bytes` held for `millis`; a started mebibyte counts.
+#[must_use]
+pub const fn memory_ms(bytes: u64, millis: u64) -> u64 {
+    bytes.div_ceil(1 << 20).saturating_mul(millis)
 }

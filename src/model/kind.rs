@@ -29,6 +29,18 @@ pub enum Kind {
     MicroUsd,
     /// Milliseconds of one GPU.
     GpuMs,
+    /// Model tokens read, cached ones included.
+    TokensIn,
+    /// Model tokens written.
+    TokensOut,
+    /// Model tokens read from a cache.
+    TokensCached,
+    /// Mebibytes of guest memory times milliseconds of wall time.
+    MemoryMs,
+    /// Bytes of files that generated code made or changed in its own folder.
+    DiskBytes,
+    /// Programs, and calls whose cost says so, that run at the same time.
+    Jobs,
 }
 
 /// How amounts of a kind combine.
@@ -38,6 +50,8 @@ pub enum Nature {
     Flow,
     /// The highest amount counts; concurrent reservations do not add up.
     Peak,
+    /// What is held now adds up; nothing is ever posted.
+    Level,
 }
 
 /// What becomes of a reservation whose outcome is unknown (crash, lost host).
@@ -92,7 +106,7 @@ macro_rules! row {
 }
 
 /// Every budget kind, in the order of [`Kind`].
-pub const KINDS: [KindRow; 10] = [
+pub const KINDS: [KindRow; 16] = [
     row!(Calls, "calls", "calls", Flow, Spent, Clamped, "gated calls of any action"),
     row!(ToolCalls, "tool_calls", "calls", Flow, Spent, Clamped, "tool calls, nested ones included"),
     row!(WallMs, "wall_ms", "ms", Flow, Released, Clamped, "wall time of generated code, host tools excluded"),
@@ -103,6 +117,28 @@ pub const KINDS: [KindRow; 10] = [
     row!(Tokens, "tokens", "tokens", Flow, Spent, Posted, "model tokens, input and output together"),
     row!(MicroUsd, "micro_usd", "micro-USD", Flow, Spent, Posted, "money, in millionths of a US dollar"),
     row!(GpuMs, "gpu_ms", "GPU-ms", Flow, Spent, Posted, "milliseconds of one GPU"),
+    row!(TokensIn, "tokens_in", "tokens", Flow, Spent, Posted, "model tokens read, cached ones included"),
+    row!(TokensOut, "tokens_out", "tokens", Flow, Spent, Posted, "model tokens written"),
+    row!(TokensCached, "tokens_cached", "tokens", Flow, Spent, Posted, "model tokens read from a cache"),
+    row!(MemoryMs, "memory_ms", "MiB-ms", Flow, Released, Clamped, "peak memory of generated code times its wall time"),
+    row!(
+        DiskBytes,
+        "disk_bytes",
+        "bytes",
+        Flow,
+        Released,
+        Clamped,
+        "files made or changed in the own folder of generated code"
+    ),
+    row!(
+        Jobs,
+        "jobs",
+        "jobs",
+        Level,
+        Released,
+        Clamped,
+        "programs, and calls whose cost says so, that run at the same time"
+    ),
 ];
 
 impl Kind {

@@ -17,9 +17,11 @@ mod name;
 mod outcome;
 mod reason;
 mod threat;
+mod tier;
 mod time;
+mod window;
 
-pub use amount::Amounts;
+pub use amount::{Amounts, exact};
 pub use call::{Action, Call, CallId, Resource, Seat, Subject};
 pub use decision::{Alternative, Decision, Effect, Obligation};
 pub use digest::Digest;
@@ -27,6 +29,7 @@ pub use evidence::{Evidence, Happened};
 pub use factor::{FACTORS, Factor, FactorRow, Factors, Level};
 pub use grant::{
     Access, Checkpoint, Clock, CodeGrant, CodeLimits, Keep, Package, Preopen, Quota, Randomness, Record, Scratch,
+    memory_ms,
 };
 pub use json::{JsonFault, canonical, parse_json};
 pub use kind::{Excess, KINDS, Kind, KindRow, Nature, OnCrash};
@@ -35,7 +38,9 @@ pub use name::{Name, NameFault};
 pub use outcome::{GuestError, Outcome, OutputFile, Status};
 pub use reason::{Fault, REASONS, Reason, ReasonCode, ReasonRow, Retry};
 pub use threat::{Layer, THREATS, ThreatId, ThreatRow};
+pub use tier::Tier;
 pub use time::{Millis, Timestamp};
+pub use window::{Watch, Window};
 
 /// The class of effect that a tool has on the world outside the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]

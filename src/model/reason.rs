@@ -79,6 +79,8 @@ reasons! {
     Malformed "malformed" Caller Changed "The request is not one unambiguous, bounded message.";
     DuplicateCall "duplicate_call" Caller Never "A call with this id is already on record.";
     BudgetExhausted "budget_exhausted" Budget Later "A budget has too little left.";
+    AccountFrozen "account_frozen" Budget Later "An operator has frozen the account; nothing new runs below it for now.";
+    AccountRevoked "account_revoked" Budget Never "An operator has revoked the account; nothing runs below it any more.";
     LimitReached "limit_reached" Budget Changed "An execution reached one of its limits.";
     ApprovalRefused "approval_refused" Policy Never "A person refused.";
     ApprovalUnavailable "approval_unavailable" Policy Later "A person must be asked and nobody can be reached.";

@@ -121,6 +121,7 @@ pub(super) fn example(expect: &Expect) -> Option<(Facts, Call)> {
         session: name("example")?,
         run: name("example")?,
         delegation: Vec::new(),
+        project: None,
     };
     let mut resource = Resource::named(name(&expect.resource)?);
     let text = |key: &str| expect.args.get(key).and_then(serde_json::Value::as_str);

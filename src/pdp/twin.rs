@@ -96,8 +96,14 @@ pub(super) fn call(action: Action, resource: &str, n: Option<i64>) -> Call {
     if let Some(n) = n {
         args.insert("n".to_owned(), json!(n));
     }
-    let subject =
-        Subject { org: name("o"), agent: name("a"), session: name("s"), run: name("r"), delegation: Vec::new() };
+    let subject = Subject {
+        org: name("o"),
+        agent: name("a"),
+        session: name("s"),
+        run: name("r"),
+        delegation: Vec::new(),
+        project: None,
+    };
     Call {
         id: name("c"),
         subject,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::docket::Said;
 use super::gate::Locked;
+use super::operate::shut;
 use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::{About, Body, Question};
 use crate::ledger::{AccountId, Shortfall};
-use crate::model::{Amounts, Call, Decision, Digest, Effect, Name, Reason, ReasonCode};
+use crate::model::{Amounts, Call, Decision, Digest, Effect, Name, Reason, ReasonCode, Timestamp};
 use crate::pdp::{Permit, decide};
 use crate::pip;
 use crate::policy::Budget;
@@ -22,8 +23,8 @@ use crate::policy::Budget;
 struct Consent {
     /// Questions that this call put or took over.
     asked: Vec<Name>,
-    /// Budgets that a person raised for this call.
-    budgets: Vec<String>,
+    /// Budgets that a person raised for this call, and whose.
+    budgets: Vec<(String, String)>,
     /// Text of the latest approval at a cap.
     text: Option<String>,
 }
@@ -82,10 +83,12 @@ impl Gate {
         if locked.state.ledger.is_used(&call.id) {
             return Attempt::Refused(Box::new(Ruled::deny(duplicate(), force)));
         }
-        let path = AccountId::path(&call.subject);
-        let limits = locked.state.raised(&force.limits, &path);
+        if let Some((account, bar)) = locked.state.ledger.closed(&call.subject) {
+            return Attempt::Refused(Box::new(Ruled::deny(shut(&account, bar.revoked), force)));
+        }
+        let now = self.now(locked);
         let session = locked.state.session(&call.subject);
-        let facts = pip::gather(&locked.state.ledger, session, &limits, &call.subject);
+        let facts = pip::gather(&locked.state.ledger, session, &force.limits, &call.subject, now);
         let input = session.and_then(|session| session.last).unwrap_or(Digest::ZERO);
 
         let decision = decide(&force.policy, &facts, call);
@@ -106,19 +109,19 @@ impl Gate {
             Ok(permit) => permit,
             Err(decision) => return Attempt::Refused(ruled(decision)),
         };
-        match locked.state.ledger.reserve(&call.id, &call.subject, permit.decision().reserve, &limits) {
+        match locked.state.ledger.reserve(&call.id, &call.subject, permit.decision().reserve, &force.limits, now) {
             Ok(reservation) => {
                 let (question, text) = used.unzip();
                 let (call, approval) = (call.clone(), text.or_else(|| consent.text.clone()));
                 let reserved = Reserved { call, permit, reservation, approval, question, input, force };
-                Attempt::Intended(Box::new(self.intend(locked, reserved)))
+                Attempt::Intended(Box::new(self.intend(locked, now, reserved)))
             }
             Err(shortfall) => self.short(locked, call, &shortfall, Box::new(Ruled::of(permit, force)), consent),
         }
     }
 
     /// Hands the intent to the journal while the section is still held, so that order is kept.
-    fn intend(&self, locked: &mut Locked<'_>, reserved: Reserved) -> Intended {
+    fn intend(&self, locked: &mut Locked<'_>, now: Timestamp, reserved: Reserved) -> Intended {
         let body = Body::intent(
             &reserved.call,
             reserved.permit.decision().policy,
@@ -127,7 +130,7 @@ impl Gate {
         );
         let body = body.using(reserved.question.clone());
         locked.state.admitted(&reserved.call, reserved.approval.is_some(), reserved.question.as_ref());
-        let (intent, ticket) = self.write(locked, body);
+        let (intent, ticket) = self.write(locked, now, body);
         Intended { reserved, intent, ticket }
     }
 
@@ -148,7 +151,7 @@ impl Gate {
         let bound = Question::bound(call, about.policy());
         // What another call waits for is that call's; what nobody waits for is for whoever comes first.
         let usable = |id: &Name| consent.asked.contains(id) || !self.attended.has(id);
-        let found = locked.state.docket.standing(bound, about, self.time(locked), usable);
+        let found = locked.state.docket.standing(bound, about, self.now(locked), usable);
         found.map(|(id, said)| (id.clone(), said.clone()))
     }
 
@@ -161,8 +164,12 @@ impl Gate {
         ruled: Box<Ruled>,
         consent: &Consent,
     ) -> Attempt {
-        let Shortfall::Limit { budget, wanted, left, kind, .. } = shortfall else {
-            return Attempt::Refused(ruled.but(Effect::Deny, duplicate()));
+        let (budget, account, wanted, left, kind) = match shortfall {
+            Shortfall::Limit { budget, account, wanted, left, kind } => (budget, account, wanted, left, kind),
+            Shortfall::Closed { account, revoked } => {
+                return Attempt::Refused(ruled.but(Effect::Deny, shut(account, *revoked)));
+            }
+            Shortfall::Duplicate => return Attempt::Refused(ruled.but(Effect::Deny, duplicate())),
         };
         let detail = format!("budget `{budget}` has {left} {} left and this needs {wanted}", kind.row().unit);
         let reason = Reason::new(ReasonCode::BudgetExhausted, detail);
@@ -172,11 +179,12 @@ impl Gate {
             return Attempt::Refused(ruled.but(Effect::Deny, reason));
         };
         let reason = reason.by(format!("budget {budget}"), &known.answers);
-        if known.at_cap != Effect::Ask || consent.budgets.contains(budget) {
+        let raised = |(id, whose): &(String, String)| id == budget && whose == account.as_str();
+        if known.at_cap != Effect::Ask || consent.budgets.iter().any(raised) {
             return Attempt::Refused(ruled.but(Effect::Deny, reason));
         }
         let ruled = ruled.but(Effect::Ask, reason);
-        let about = at_cap(call, known, ruled.decision.policy);
+        let about = at_cap(known, account, ruled.decision.policy);
         match self.standing(locked, call, &about, consent) {
             Some((_, said)) if !said.granted => Attempt::Refused(refused(ruled)),
             _ => Attempt::Ask(ruled, about),
@@ -184,17 +192,15 @@ impl Gate {
     }
 }
 
-/// The question at the cap of `budget`: a further tranche for the account that the call draws on.
-fn at_cap(call: &Call, budget: &Budget, policy: Digest) -> About {
-    let path = AccountId::path(&call.subject);
-    let account = path.get(super::gate::tier(budget.scope) as usize).map(ToString::to_string).unwrap_or_default();
-    let by = Amounts::ZERO.with(budget.kind, budget.limit);
-    About::Budget { policy, budget: budget.id.clone(), account, by }
+/// The question at the cap of `budget`: a further tranche for the account that has too little left.
+fn at_cap(budget: &Budget, account: &AccountId, policy: Digest) -> About {
+    let (by, account) = (Amounts::ZERO.with(budget.kind, budget.limit), account.to_string());
+    About::Budget { policy, budget: budget.id.clone(), account, by, window: budget.window }
 }
 
-fn budget_of(about: &About) -> Option<String> {
+fn budget_of(about: &About) -> Option<(String, String)> {
     match about {
-        About::Budget { budget, .. } => Some(budget.clone()),
+        About::Budget { budget, account, .. } => Some((budget.clone(), account.clone())),
         About::Rule { .. } => None,
     }
 }
@@ -211,7 +217,7 @@ fn duplicate() -> Reason {
 
 impl Consent {
     /// Notes a yes; at a cap it is used up by the raise that it was.
-    fn give(&mut self, budget: Option<String>, by: String) {
+    fn give(&mut self, budget: Option<(String, String)>, by: String) {
         if let Some(budget) = budget {
             self.budgets.push(budget);
             self.text = Some(by);

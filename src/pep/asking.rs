@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Gate;
 use super::docket::Said;
 use super::gate::Locked;
-use super::port::{Approval, Ticket};
+use super::port::{Approval, JournalFault, Ticket};
 use super::stage::Ruled;
 use crate::audit::{About, Body, Question, Verdict};
 use crate::model::{Amounts, Call, Millis, Name, Reason, ReasonCode, Subject, Timestamp};
@@ -69,7 +69,7 @@ impl Gate {
     #[must_use]
     pub fn questions(&self) -> Vec<Question> {
         let waiting = |locked: Locked<'_>| {
-            let now = self.time(&locked);
+            let now = self.now(&locked);
             locked.state.docket.all_waiting(now).cloned().collect()
         };
         let mut all: Vec<Question> = self.lock().map(waiting).unwrap_or_default();
@@ -87,7 +87,7 @@ impl Gate {
     #[must_use]
     pub fn has_matter(&self, subject: &Subject) -> bool {
         self.lock().is_ok_and(|locked| {
-            let now = self.time(&locked);
+            let now = self.now(&locked);
             locked.state.docket.concerns(subject, now)
         })
     }
@@ -98,7 +98,7 @@ impl Gate {
     /// [`AnswerFault`]; the question waits on, except where it was gone.
     pub fn answer(&self, id: &Name, reply: Reply, by: &str) -> Result<Question, AnswerFault> {
         let mut locked = self.lock().map_err(|_| AnswerFault::Unrecorded)?;
-        let now = self.time(&locked);
+        let now = self.now(&locked);
         let question = locked.state.docket.waiting(id, now).cloned().ok_or(AnswerFault::Gone)?;
         let body = answered(&question, reply, by, now.plus(self.patience()))?;
         let ticket = self.enter(&mut locked, body);
@@ -113,21 +113,25 @@ impl Gate {
     }
 
     /// Asks a person about `call`: who said yes and how, once that is on record. Notes the question in `asked`.
-    pub(super) fn ask(&self, call: &Call, ruled: &Ruled, about: About, asked: &mut Vec<Name>) -> Result<String, Reason> {
+    pub(super) fn ask(
+        &self,
+        call: &Call,
+        ruled: &Ruled,
+        about: About,
+        asked: &mut Vec<Name>,
+    ) -> Result<String, Reason> {
         let said = |code, detail: &str| of(ruled, code, detail);
         if !self.ports.approver.can_ask(call) {
             return Err(nobody(ruled));
         }
-        let (question, left) = self.put(call, about, asked)?;
+        let (question, left) = self.place(call, about, asked)?;
         let why = ruled.decision.reason.to_string();
         // An approver that panics has not said yes.
         let heard = catch_unwind(AssertUnwindSafe(|| self.ports.approver.ask(call, &why, &question, left)));
         match self.heard(&question, heard.unwrap_or(Approval::Unavailable))? {
             Heard::Granted(by) => Ok(by),
             Heard::Refused => Err(said(ReasonCode::ApprovalRefused, "a person was asked and refused")),
-            Heard::Expired => {
-                Err(said(ReasonCode::ApprovalExpired, "a person was asked and did not answer in time"))
-            }
+            Heard::Expired => Err(said(ReasonCode::ApprovalExpired, "a person was asked and did not answer in time")),
             Heard::Deferred => {
                 let text = "a person was asked and has not answered; the question stays open while the gate restarts";
                 let instead = "the same call in the same session, once the gate runs again";
@@ -138,9 +142,9 @@ impl Gate {
     }
 
     /// Puts a question on record, or takes over one that waits; with the time that is left for an answer.
-    fn put(&self, call: &Call, about: About, asked: &mut Vec<Name>) -> Result<(Question, Millis), Reason> {
+    fn place(&self, call: &Call, about: About, asked: &mut Vec<Name>) -> Result<(Question, Millis), Reason> {
         let mut locked = self.lock()?;
-        let now = self.time(&locked);
+        let now = self.now(&locked);
         let bound = Question::bound(call, about.policy());
         let orphan = |id: &Name| !self.attended.has(id);
         if let Some(question) = locked.state.docket.adoptable(bound, &about, now, orphan).cloned() {
@@ -167,7 +171,7 @@ impl Gate {
     fn heard(&self, question: &Question, said: Approval) -> Result<Heard, Reason> {
         let of = |said: &Said| if said.granted { Heard::Granted(said.by.clone()) } else { Heard::Refused };
         let mut locked = self.lock()?;
-        let until = self.time(&locked).plus(self.patience());
+        let until = self.now(&locked).plus(self.patience());
         if !locked.state.docket.is_open(&question.id) {
             // An answer that came in the last moment counts; a question that fell off with its time has none.
             return Ok(locked.state.docket.said(&question.id).map_or(Heard::Expired, of));
@@ -188,9 +192,11 @@ impl Gate {
 
     /// Folds an entry of this file into the state and hands it to the journal.
     fn enter(&self, locked: &mut Locked<'_>, body: Body) -> Ticket {
-        let now = self.time(locked);
-        locked.state.asked(now, &body);
-        self.write(locked, body).1
+        let at = self.now(locked);
+        match locked.state.asked(at, &body) {
+            Ok(()) => self.write(locked, at, body).1,
+            Err(fault) => Ticket::Ready(Err(JournalFault(fault.to_string()))),
+        }
     }
 
     /// How long an answer is awaited, and how long a yes waits to be used.
@@ -211,23 +217,23 @@ enum Heard {
 /// The entry that answers `question`: a yes at a budget's cap is a raise.
 fn answered(question: &Question, reply: Reply, by: &str, until: Timestamp) -> Result<Body, AnswerFault> {
     let verdict = |verdict| Body::Answer { question: question.id.clone(), verdict, by: by.to_owned(), until };
-    let (budget, account, tranche) = match (&question.about, reply) {
-        (_, Reply::No) => return Ok(verdict(Verdict::Refused)),
-        (About::Rule { .. }, Reply::Yes) => return Ok(verdict(Verdict::Granted)),
-        (About::Rule { .. }, Reply::YesBy(_)) => {
-            return Err(AnswerFault::Unfit("a rule asks here and not a budget: there is no amount to add"));
-        }
-        (About::Budget { .. }, Reply::YesBy(0)) => {
+    let About::Budget { budget, account, by: tranche, window, .. } = &question.about else {
+        return match reply {
+            Reply::No => Ok(verdict(Verdict::Refused)),
+            Reply::Yes => Ok(verdict(Verdict::Granted)),
+            Reply::YesBy(_) => Err(AnswerFault::Unfit("a rule asks here and not a budget: there is no amount to add")),
+        };
+    };
+    let tranche = match reply {
+        Reply::No => return Ok(verdict(Verdict::Refused)),
+        Reply::Yes => *tranche,
+        Reply::YesBy(0) => {
             return Err(AnswerFault::Unfit("the amount to add is above zero; refuse the question to add nothing"));
         }
-        (About::Budget { budget, account, by, .. }, Reply::Yes) => (budget, account, *by),
-        (About::Budget { budget, account, by, .. }, Reply::YesBy(more)) => {
-            let tranche = by.iter().fold(Amounts::ZERO, |sum, (kind, _)| sum.with(kind, more));
-            (budget, account, tranche)
-        }
+        Reply::YesBy(more) => tranche.iter().fold(Amounts::ZERO, |sum, (kind, _)| sum.with(kind, more)),
     };
     let (budget, account, question) = (budget.clone(), account.clone(), Some(question.id.clone()));
-    Ok(Body::Raise { budget, account, by: tranche, approval: by.to_owned(), question })
+    Ok(Body::Raise { budget, account, by: tranche, window: *window, approval: by.to_owned(), question })
 }
 
 /// A refusal because of what came of asking about what `ruled` wanted asked.

@@ -36,17 +36,23 @@ impl Gate {
         };
         // Signed outside the critical section: the receipt does not depend on its place in the chain.
         let receipt = Receipt::sign(&parts, &self.ports.key);
-        let ticket = self.end(&inner, used, outcome, &receipt, now);
+        let ticket = self.end(&inner, used, outcome, &receipt);
         Settled { decision: inner.permit.into_decision(), call: inner.call, receipt, ticket }
     }
 
     /// Posts what was used and writes the outcome, in one critical section.
-    fn end(&self, work: &Reserved, used: Amounts, outcome: &Outcome, receipt: &Receipt, now: Timestamp) -> Ticket {
+    fn end(&self, work: &Reserved, used: Amounts, outcome: &Outcome, receipt: &Receipt) -> Ticket {
         let mut locked = match self.lock() {
             Ok(locked) => locked,
             Err(reason) => return Ticket::Ready(Err(JournalFault(reason.detail))),
         };
-        let Some(settled) = locked.state.ledger.settle(work.reservation.id(), used) else {
+        let (now, id) = (self.now(&locked), work.reservation.id());
+        let ledger = &mut locked.state.ledger;
+        let settled = match outcome.status {
+            Status::Unknown => ledger.settle_unknown(id, used, now),
+            _ => ledger.settle(id, used, now),
+        };
+        let Some(settled) = settled else {
             // Work of another gate: an outcome without an intent would make this journal unreadable.
             return Ticket::Ready(Err(JournalFault("this gate holds nothing for the call".into())));
         };
@@ -57,7 +63,7 @@ impl Gate {
         let (call, posted, receipt) = (work.call.id.clone(), settled.posted, receipt.clone());
         let entry = OutcomeEntry { call, posted, labels, evidence, receipt };
         locked.state.ended(&entry);
-        self.write(&mut locked, Body::Outcome(Box::new(entry))).1
+        self.write(&mut locked, now, Body::Outcome(Box::new(entry))).1
     }
 
     /// Waits until the outcome is durable and answers.
@@ -124,7 +130,8 @@ impl Gate {
                 let (id, posted, labels) = (call.id.clone(), Amounts::ZERO, Vec::new());
                 let entry = OutcomeEntry { call: id, posted, labels, evidence, receipt: receipt.clone() };
                 locked.state.ended(&entry);
-                self.write(&mut locked, Body::Outcome(Box::new(entry))).1
+                let at = self.now(&locked);
+                self.write(&mut locked, at, Body::Outcome(Box::new(entry))).1
             }
         };
         Ok(match ticket.wait() {

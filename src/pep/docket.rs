@@ -5,24 +5,29 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::audit::{About, Question, Verdict};
 use crate::model::{Digest, Name, Subject, Timestamp};
 
 /// Every question that is not over.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Docket {
     matters: BTreeMap<Name, Matter>,
 }
 
 /// One question and its answer.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Matter {
     question: Question,
     answer: Option<Said>,
 }
 
 /// What a person said.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Said {
     pub granted: bool,
     pub by: String,
@@ -117,7 +122,8 @@ impl Docket {
 
     /// True when something on the docket is the session's of `subject`.
     pub fn concerns(&self, subject: &Subject, now: Timestamp) -> bool {
-        let of = |who: &Subject| (&who.org, &who.agent, &who.session) == (&subject.org, &subject.agent, &subject.session);
+        let of =
+            |who: &Subject| (&who.org, &who.agent, &who.session) == (&subject.org, &subject.agent, &subject.session);
         self.matters.values().any(|matter| !matter.is_over(now) && of(&matter.question.call.subject))
     }
 }

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::asking::Attended;
+use super::operate::shut;
 use super::port::{Approver, Clock, Head, Journal, JournalFault, Ticket};
 use super::stage::denied;
 use super::state::State;
 use crate::audit::{Bad, Body, Key, Reading, Receipt};
-use crate::ledger::{AccountId, Balance, Limit, Tier};
+use crate::ledger::{Balance, Limit};
 use crate::model::{
     Action, Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject,
-    Timestamp,
+    Timestamp, Watch,
 };
 use crate::pdp::{Compiled, Facts, Trace, explain};
 use crate::pip;
-use crate::policy::Scope;
 use crate::risk::FactorScore;
 
 /// Why a gate could not be opened, or a policy not be put into force.
@@ -30,6 +30,9 @@ pub enum GateFault {
     /// The journal does not verify.
     #[error("the journal does not verify: {0}")]
     Tampered(#[from] Bad),
+    /// What an operator asked for cannot be done; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// What the edges plug in.
@@ -46,6 +49,8 @@ pub(super) struct Ports {
 pub(super) struct InForce {
     pub policy: Arc<Compiled>,
     pub limits: Arc<Vec<Limit>>,
+    /// What the ledger counts for those limits that have a window.
+    pub watches: Vec<Watch>,
 }
 
 /// What every caller is told once the journal has failed.
@@ -58,6 +63,8 @@ pub struct Gate {
     pub(super) ports: Ports,
     pub(super) attended: Attended,
     refusals: AtomicU64,
+    /// How often an account was revoked: whoever runs looks again only when it has changed.
+    pub(super) revocations: AtomicU64,
 }
 
 /// The critical section.
@@ -81,8 +88,10 @@ impl Gate {
         let ports = Ports { journal, clock, approver, key };
         let state = replayed(&ports)?;
         let force = RwLock::new(Arc::new(in_force(policy)));
-        let (attended, refusals) = (Attended::default(), AtomicU64::new(0));
-        let gate = Self { state: Mutex::new(state), force, ports, attended, refusals };
+        let revoked = state.ledger.bars().filter(|(_, bar)| bar.revoked).count() as u64;
+        let (refusals, revocations) = (AtomicU64::new(0), AtomicU64::new(revoked));
+        let attended = Attended::default();
+        let gate = Self { state: Mutex::new(state), force, ports, attended, refusals, revocations };
         gate.begin()?;
         Ok(gate)
     }
@@ -91,8 +100,10 @@ impl Gate {
     /// except that a person is not asked and the id is not looked at.
     #[must_use]
     pub fn evaluate(&self, call: &Call) -> Trace {
-        let (force, facts) = match self.lock() {
-            Ok(locked) => (self.force(), self.gathered(&locked, &call.subject)),
+        let (force, facts, closed) = match self.lock() {
+            Ok(locked) => {
+                (self.force(), self.gathered(&locked, &call.subject), locked.state.ledger.closed(&call.subject))
+            }
             Err(reason) => {
                 // A closed gate denies everything, and says so to whoever only asks.
                 let decision = denied(reason, self.policy().policy().digest);
@@ -100,6 +111,10 @@ impl Gate {
             }
         };
         let mut trace = explain(&force.policy, &facts, call);
+        if let Some((account, bar)) = closed {
+            let decision = denied(shut(&account, bar.revoked), trace.decision.policy);
+            return Trace { decision, allowed: String::new(), ..trace };
+        }
         if let Some(reason) = beyond(&trace.decision, &facts) {
             trace.decision = Decision { effect: Effect::Deny, reason, ..trace.decision };
         }
@@ -115,8 +130,8 @@ impl Gate {
 
     fn gathered(&self, locked: &Locked<'_>, subject: &Subject) -> Facts {
         let force = self.force();
-        let limits = locked.state.raised(&force.limits, &AccountId::path(subject));
-        pip::gather(&locked.state.ledger, locked.state.session(subject), &limits, subject)
+        let now = self.now(locked);
+        pip::gather(&locked.state.ledger, locked.state.session(subject), &force.limits, subject, now)
     }
 
     /// Records that the session of `subject` begins as a copy of the session `from` of the same agent, so that
@@ -127,7 +142,8 @@ impl Gate {
     pub fn fork(&self, subject: &Subject, from: &Name) -> Result<(), GateFault> {
         let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
         let body = Body::Fork { subject: subject.clone(), from: from.clone() };
-        let (_, ticket) = self.write(&mut locked, body);
+        let at = self.now(&locked);
+        let (_, ticket) = self.write(&mut locked, at, body);
         locked.state.forked(subject, from);
         drop(locked);
         self.wait(Some(ticket))
@@ -167,7 +183,7 @@ impl Gate {
     pub fn reload(&self, policy: Arc<Compiled>) -> Result<(), GateFault> {
         let next = Arc::new(in_force(policy));
         let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
-        let ticket = self.announce(&mut locked, &next.policy);
+        let ticket = self.announce(&mut locked, &next);
         *self.force.write().unwrap_or_else(std::sync::PoisonError::into_inner) = next;
         drop(locked);
         self.wait(ticket)
@@ -195,13 +211,8 @@ impl Gate {
 
     /// The gate's time: its clock's, and never before the last entry.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
-        self.lock().map_or_else(|_| self.ports.clock.now(), |locked| self.time(&locked))
-    }
-
-    /// The same inside the critical section.
-    pub(super) fn time(&self, locked: &Locked<'_>) -> Timestamp {
-        locked.state.chain.time(self.ports.clock.now())
+    pub fn time(&self) -> Timestamp {
+        self.lock().map_or_else(|_| self.ports.clock.now(), |locked| self.now(&locked))
     }
 
     /// Enters the critical section.
@@ -218,13 +229,19 @@ impl Gate {
         }
     }
 
-    /// Hands an entry to the journal, in the order of the chain. After a failure that is known at once
+    /// The time of what is done now: never before an entry's, so that what is decided at it is what a fold
+    /// of the entries decides.
+    pub(super) fn now(&self, locked: &Locked<'_>) -> Timestamp {
+        self.ports.clock.now().max(locked.state.chain.last())
+    }
+
+    /// Hands an entry of the time `at` to the journal, in the order of the chain. After a failure that is known at once
     /// nothing more is handed over: no entry may follow a gap.
-    pub(super) fn write(&self, locked: &mut Locked<'_>, body: Body) -> (Digest, Ticket) {
+    pub(super) fn write(&self, locked: &mut Locked<'_>, at: Timestamp, body: Body) -> (Digest, Ticket) {
         if locked.state.failed.is_some() {
             return (Digest::ZERO, Ticket::Ready(Err(JournalFault(CLOSED.to_owned()))));
         }
-        let sealed = locked.state.chain.append(self.ports.clock.now(), body);
+        let sealed = locked.state.chain.append(at, body);
         let hash = sealed.hash;
         let ticket = self.ports.journal.append(sealed);
         if let Ticket::Ready(Err(_)) = &ticket {
@@ -266,19 +283,25 @@ impl Gate {
         if locked.state.chain.count() == 0 {
             let key = self.ports.key.public().hex();
             let body = Body::Open { weir: env!("CARGO_PKG_VERSION").to_owned(), key };
-            tickets.push(self.write(&mut locked, body).1);
+            let at = self.now(&locked);
+            tickets.push(self.write(&mut locked, at, body).1);
         }
         tickets.extend(self.expire_open(&mut locked));
-        tickets.extend(self.announce(&mut locked, &self.policy()));
+        tickets.extend(self.announce(&mut locked, &self.force()));
         drop(locked);
         tickets.into_iter().try_for_each(|ticket| self.wait(Some(ticket)))
     }
 
-    /// Records that `policy` comes into force, unless it already is.
-    fn announce(&self, locked: &mut Locked<'_>, policy: &Compiled) -> Option<Ticket> {
-        let (id, digest) = (policy.policy().id.clone(), policy.policy().digest);
+    /// Records that a policy comes into force, unless it already is.
+    fn announce(&self, locked: &mut Locked<'_>, next: &InForce) -> Option<Ticket> {
+        let (id, digest) = (next.policy.policy().id.clone(), next.policy.policy().digest);
         let before = locked.state.policy.replace(digest);
-        (before != Some(digest)).then(|| self.write(locked, Body::Policy { id, digest, before }).1)
+        if before == Some(digest) {
+            return None;
+        }
+        let (at, windows) = (self.now(locked), next.watches.clone());
+        locked.state.ledger.watch(&windows, at);
+        Some(self.write(locked, at, Body::Policy { id, digest, before, windows }).1)
     }
 
     /// Ends every reservation that has no outcome: paid kinds count as spent.
@@ -286,16 +309,17 @@ impl Gate {
         let open: Vec<_> = locked.state.open.values().cloned().collect();
         let mut tickets = Vec::new();
         for call in open {
-            let Some(settled) = locked.state.ledger.expire(&call.id) else { continue };
-            let evidence = unknown(&call, &self.policy(), self.ports.clock.now());
+            let at = self.now(locked);
+            let Some(settled) = locked.state.ledger.expire(&call.id, at) else { continue };
+            let evidence = unknown(&call, &self.policy(), at);
             locked.state.expired(&call.id, &evidence);
             let body = Body::Expire { call: call.id, posted: settled.posted, evidence };
-            tickets.push(self.write(locked, body).1);
+            tickets.push(self.write(locked, at, body).1);
         }
         tickets
     }
 
-    fn wait(&self, ticket: Option<Ticket>) -> Result<(), GateFault> {
+    pub(super) fn wait(&self, ticket: Option<Ticket>) -> Result<(), GateFault> {
         let Some(ticket) = ticket else { return Ok(()) };
         ticket.wait().map_err(|fault| {
             self.fail(&fault);
@@ -310,24 +334,17 @@ impl std::fmt::Debug for Gate {
     }
 }
 
-/// The tier of the account that a budget's scope names.
-pub(super) const fn tier(scope: Scope) -> Tier {
-    match scope {
-        Scope::Org => Tier::Org,
-        Scope::Agent => Tier::Agent,
-        Scope::Session => Tier::Session,
-        Scope::Run => Tier::Run,
-    }
-}
-
 fn in_force(policy: Arc<Compiled>) -> InForce {
     let limits = policy.policy().budgets.iter().map(|budget| Limit {
         id: budget.id.clone(),
-        tier: tier(budget.scope),
+        tier: budget.scope,
         kind: budget.kind,
         limit: budget.limit,
+        window: budget.window,
     });
-    InForce { limits: Arc::new(limits.collect()), policy }
+    let limits: Vec<Limit> = limits.collect();
+    let watches = limits.iter().filter_map(Limit::watch).collect();
+    InForce { limits: Arc::new(limits), watches, policy }
 }
 
 /// The state that the journal's entries give, every one of them verified.

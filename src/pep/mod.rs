@@ -11,6 +11,7 @@ mod docket;
 mod gate;
 mod line;
 mod nest;
+mod operate;
 pub mod port;
 mod stage;
 mod state;

@@ -63,7 +63,7 @@ impl Inner for Nest<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.host.cancelled()
+        self.host.cancelled() || self.gate.is_revoked(&self.parent.subject)
     }
 }
 

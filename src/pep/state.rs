@@ -3,29 +3,29 @@
 //! `admitted` and `ended` are the only ways in which it changes; the live line and the replay at
 //! start both go through them, so that replay is the state.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 use super::docket::Docket;
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
-use crate::ledger::{AccountId, Ledger, Limit, ReplayFault};
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp};
+use crate::ledger::{AccountId, Ledger, ReplayFault, named};
+use crate::model::{Call, CallId, Digest, Evidence, Name, Subject, Timestamp};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
 /// Receipts that are kept at hand; older ones are in the journal.
 const RECENT: usize = 1_000;
 
-/// Everything that the gate knows.
-#[derive(Debug, Default)]
+/// Everything that the gate knows. Its serialised form leaves out the ids used so far: see [`Ledger`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct State {
     pub chain: Chain,
     pub ledger: Ledger,
     pub posterior: Posterior,
     /// By account, so that two agents which use one name for a session share neither labels nor consent.
     pub sessions: BTreeMap<AccountId, Session>,
-    /// Tranches that a person granted at a cap: (budget, account) -> amount beyond the limit.
-    pub raised: BTreeMap<(String, String), u64>,
     /// What people were asked, and what they said that no call has used yet.
     pub docket: Docket,
     /// Calls with an intent and no outcome yet, without their arguments.
@@ -33,6 +33,7 @@ pub(super) struct State {
     pub recent: VecDeque<Receipt>,
     pub policy: Option<Digest>,
     /// Set for good once the journal has failed: nothing runs without a durable record.
+    #[serde(skip)]
     pub failed: Option<String>,
 }
 
@@ -42,21 +43,34 @@ impl State {
     /// # Errors
     /// The ledger cannot take it: it holds an id twice, or ends what nothing holds.
     pub fn replay(&mut self, entry: &Entry) -> Result<(), ReplayFault> {
+        let at = entry.at;
         match &entry.body {
             Body::Open { .. } | Body::Checkpoint { .. } => {}
-            Body::Policy { digest, .. } => self.policy = Some(*digest),
+            Body::Policy { digest, windows, .. } => {
+                self.policy = Some(*digest);
+                self.ledger.watch(windows, at);
+            }
             Body::Intent { call, held, approval, question, .. } => {
-                self.ledger.replay_intent(&call.id, &call.subject, *held)?;
+                self.ledger.replay_intent(&call.id, &call.subject, *held, at)?;
                 self.admitted(call, approval.is_some(), question.as_ref());
             }
-            Body::Ask { .. } | Body::Answer { .. } | Body::Raise { .. } => self.asked(entry.at, &entry.body),
+            Body::Ask { .. } | Body::Answer { .. } | Body::Raise { .. } => self.asked(at, &entry.body)?,
+            Body::Freeze { account, by } => self.ledger.bar(&named(account)?, false, by, at),
+            Body::Revoke { account, by } => self.ledger.bar(&named(account)?, true, by, at),
+            Body::Thaw { account, .. } => drop(self.ledger.thaw(&named(account)?)),
+            Body::Part { call, part, posted } => self.ledger.replay_part(call, *part, *posted, at)?,
+            Body::Reconcile { call, posted, .. } => self.ledger.reconcile(call, *posted, at)?,
             Body::Fork { subject, from } => self.forked(subject, from),
             Body::Outcome(outcome) => {
-                self.ledger.replay_outcome(&outcome.call, outcome.posted)?;
+                if outcome.receipt.is_unknown() {
+                    self.ledger.replay_unknown(&outcome.call, outcome.posted, at)?;
+                } else {
+                    self.ledger.replay_outcome(&outcome.call, outcome.posted, at)?;
+                }
                 self.ended(outcome);
             }
             Body::Expire { call, posted, evidence } => {
-                self.ledger.replay_outcome(call, *posted)?;
+                self.ledger.replay_unknown(call, *posted, at)?;
                 self.expired(call, evidence);
             }
         }
@@ -72,18 +86,22 @@ impl State {
     }
 
     /// Folds what was asked and what was said, at the time `at`.
-    pub fn asked(&mut self, at: Timestamp, body: &Body) {
+    ///
+    /// # Errors
+    /// A raise of something that is no account.
+    pub fn asked(&mut self, at: Timestamp, body: &Body) -> Result<(), ReplayFault> {
         match body {
             Body::Ask { question } => self.docket.ask(at, (**question).clone()),
             Body::Answer { question, verdict, by, until } => self.docket.answer(question, *verdict, by, *until),
-            Body::Raise { budget, account, by, approval, question } => {
-                self.raise(budget, account, by);
+            Body::Raise { budget, account, by, window, approval, question } => {
+                self.ledger.raise(budget, &named(account)?, *by, *window, at);
                 if let Some(question) = question {
                     self.docket.raised(question, approval);
                 }
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// Notes that a call was admitted; its amounts are held already. A yes that it `used` is used up.
@@ -108,6 +126,7 @@ impl State {
         let asked = &outcome.receipt.action.requester_context;
         let subject = Subject {
             org: asked.organisation.clone(),
+            project: asked.project.clone(),
             agent: asked.agent.clone(),
             session: asked.session.clone(),
             run: asked.scope.clone(),
@@ -130,26 +149,9 @@ impl State {
     pub fn session(&self, subject: &Subject) -> Option<&Session> {
         self.sessions.get(&session_of(subject))
     }
-
-    /// Adds a tranche, which is of the budget's one kind, to a budget of an account.
-    pub fn raise(&mut self, budget: &str, account: &str, by: &Amounts) {
-        let raised = self.raised.entry((budget.to_owned(), account.to_owned())).or_default();
-        *raised = by.iter().fold(*raised, |sum, (_, amount)| sum.saturating_add(amount));
-    }
-
-    /// `limits` with the tranches granted to the accounts in `path`.
-    pub fn raised<'l>(&self, limits: &'l [Limit], path: &[AccountId; 4]) -> Cow<'l, [Limit]> {
-        if self.raised.is_empty() {
-            return Cow::Borrowed(limits);
-        }
-        let account = |limit: &Limit| path.get(limit.tier as usize).map(ToString::to_string).unwrap_or_default();
-        let more = |limit: &Limit| self.raised.get(&(limit.id.clone(), account(limit))).copied().unwrap_or(0);
-        limits.iter().map(|limit| Limit { limit: limit.limit.saturating_add(more(limit)), ..limit.clone() }).collect()
-    }
 }
 
 /// The account of the session of `subject`.
 fn session_of(subject: &Subject) -> AccountId {
-    let [_, _, session, _] = AccountId::path(subject);
-    session
+    AccountId::session(subject)
 }

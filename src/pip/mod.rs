@@ -10,13 +10,19 @@ pub use permitted::permitted;
 pub use session::Session;
 
 use crate::ledger::{Ledger, Limit};
-use crate::model::Subject;
+use crate::model::{Subject, Timestamp};
 use crate::pdp::Facts;
 
 /// The facts about `subject`, now.
 #[must_use]
-pub fn gather(ledger: &Ledger, session: Option<&Session>, limits: &[Limit], subject: &Subject) -> Facts {
-    let remaining = ledger.remaining(subject, limits);
+pub fn gather(
+    ledger: &Ledger,
+    session: Option<&Session>,
+    limits: &[Limit],
+    subject: &Subject,
+    now: Timestamp,
+) -> Facts {
+    let remaining = ledger.remaining(subject, limits, now);
     match session {
         Some(session) => Facts { labels: session.labels.clone(), remaining, since_person: session.since_person },
         None => Facts { remaining, ..Facts::fresh() },

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::model::{
     Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name,
-    Package, Preopen, Randomness, Record, Scratch, ThreatId,
+    Package, Preopen, Randomness, Record, Scratch, ThreatId, Window,
 };
 
 /// A checked policy.
@@ -196,18 +196,8 @@ pub struct Peers {
     pub answers: Vec<ThreatId>,
 }
 
-/// The account that a budget limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
-    /// Everything that the organisation runs on this store.
-    Org,
-    /// All sessions of the agent.
-    Agent,
-    /// One session.
-    Session,
-    /// One run.
-    Run,
-}
+/// The tier whose accounts a budget limits: each account of that tier by itself.
+pub use crate::model::Tier as Scope;
 
 /// A limit on one kind in one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,8 +208,10 @@ pub struct Budget {
     pub scope: Scope,
     /// What is counted.
     pub kind: Kind,
-    /// The most that posted and pending amounts may reach.
+    /// The most that posted and pending amounts may reach, or what may be reserved in the window.
     pub limit: u64,
+    /// Over which time it counts.
+    pub window: Window,
     /// At the cap: deny, or ask a person for one more call.
     pub at_cap: Effect,
     /// Threats answered.

@@ -8,7 +8,9 @@
 //! Bounded: the last [`RING_SESSIONS`] sessions are kept with their facts, in order of their first
 //! call; older ones have been added up, with the same weights as if they were still there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 use super::{FACTOR_SIGNALS, FactorScore, SessionFacts, beta::RETENTION, repeats::Repeats, score::Tally};
 use crate::model::{Action, Evidence, Factor, Factors, Happened, Level, Name};
@@ -19,11 +21,12 @@ pub const RING_SESSIONS: usize = 1000;
 const FACTORS: usize = FACTOR_SIGNALS.len();
 
 /// What evidence has shown so far; a fold over [`Evidence`].
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Posterior {
     ring: VecDeque<(Name, SessionFacts)>,
     /// Number of a session in the ring, counted from the first ever.
-    numbers: HashMap<Name, u64>,
+    numbers: BTreeMap<Name, u64>,
     /// Sessions that have left the ring.
     left: u64,
     /// Votes of sessions that have left, weighted as seen from the oldest one in the ring.
@@ -35,9 +38,11 @@ pub struct Posterior {
 }
 
 /// Votes on one factor by sessions that have left the ring.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Past {
+    #[serde(with = "bits")]
     present: f64,
+    #[serde(with = "bits")]
     absent: f64,
     votes: u64,
 }
@@ -148,5 +153,19 @@ impl Past {
             self.absent = self.absent * RETENTION + (1.0 - level.fraction());
             self.votes = self.votes.saturating_add(1);
         }
+    }
+}
+
+/// A float by its bits: what is read back is what was written, bit for bit.
+mod bits {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:016x}", value.to_bits()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(f64::from_bits).map_err(D::Error::custom)
     }
 }

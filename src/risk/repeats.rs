@@ -4,7 +4,9 @@
 //! Sessions are only compared with earlier ones. An input that the table has forgotten, or nothing
 //! to compare with, gives no vote: silence says nothing about variance.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Digest, Level};
 
@@ -34,14 +36,14 @@ impl Repeat {
 }
 
 /// Inputs and what followed them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Repeats {
-    followed: HashMap<Digest, Followed>,
+    followed: BTreeMap<Digest, Followed>,
     order: VecDeque<Digest>,
 }
 
 /// What the first session with an input did after it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Followed {
     session: u64,
     actions: BTreeSet<Digest>,

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::{factor::grade, repeats::Repeat};
 use crate::model::{Action, EffectClass, Evidence, Happened, Level, Name};
 
@@ -13,7 +15,8 @@ use crate::model::{Action, EffectClass, Evidence, Happened, Level, Name};
 const MANY_PEERS: usize = 3;
 
 /// A kind of place that an agent took information from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Tools that read on this machine.
     Read,
@@ -45,7 +48,8 @@ impl Source {
 }
 
 /// What one session has shown so far.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SessionFacts {
     /// Calls that happened, imports included.
     pub calls: u64,

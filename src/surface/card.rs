@@ -147,7 +147,7 @@ mod tests {
         let (org, agent, session, run) = (name("org"), name("agent"), name("s"), name("run"));
         let call = Call {
             id: name("c"),
-            subject: Subject { org, agent, session, run, delegation: Vec::new() },
+            subject: Subject { org, agent, session, run, delegation: Vec::new(), project: None },
             action: Action::ToolCall,
             resource: Resource::named(name("shell")),
             args: json!({"command": text}).as_object().unwrap().clone(),

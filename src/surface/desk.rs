@@ -88,7 +88,7 @@ impl Desk {
     /// What waits for an answer at `gate`: what ends first stands first.
     #[must_use]
     pub fn list(&self, gate: &Gate) -> Vec<Asked> {
-        let now = gate.now();
+        let now = gate.time();
         let card = |question: Question| {
             let expires_in_ms = question.until.since(now).0;
             self.card(gate, &question).map(|card| Asked { expires_in_ms, ..card })
@@ -221,7 +221,7 @@ mod tests {
     fn call(session: &str, id: &str) -> Call {
         let name = |text: &str| Name::new(text).unwrap();
         let (org, agent, session, run) = (name("org"), name("agent"), name(session), name("run"));
-        let subject = Subject { org, agent, session, run, delegation: Vec::new() };
+        let subject = Subject { org, agent, session, run, delegation: Vec::new(), project: None };
         let resource = Resource::named(name("shell"));
         let args = serde_json::Map::new();
         Call { id: name(id), subject, action: Action::ToolCall, resource, args, parent: None, surface: name("http") }

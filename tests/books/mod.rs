@@ -26,6 +26,7 @@ pub fn call(id: &str) -> Call {
             session: name("s1"),
             run: name("r1"),
             delegation: vec![name("planner")],
+            project: None,
         },
         action: Action::ToolCall,
         resource: Resource::named(name("read_file")),
@@ -130,7 +131,10 @@ pub fn journal() -> (Vec<Sealed>, Chain) {
         entries.last().unwrap().hash
     };
     add(&mut chain, Body::open("0.1.0", &key().public()));
-    add(&mut chain, Body::Policy { id: name("demo"), digest: Digest::of(b"policy"), before: None });
+    add(
+        &mut chain,
+        Body::Policy { id: name("demo"), digest: Digest::of(b"policy"), before: None, windows: Vec::new() },
+    );
     let first = add(&mut chain, intent(&call("c1")));
     add(&mut chain, ran(&call("c1"), Timestamp(1), first));
     add(&mut chain, refused(&call("c2"), Timestamp(2)));

@@ -21,7 +21,8 @@ fn law_7_identity_scope_approval_and_price_are_not_taken_from_arguments() {
     for receipt in receipts {
         let context = &receipt.action.requester_context;
         let said = (&context.organisation, &context.agent, &context.session, &context.scope);
-        let Subject { org, agent, session, run, delegation } = subject();
+        let Subject { org, project, agent, session, run, delegation } = subject();
+        assert_eq!(context.project, project);
         assert_eq!(said, (&org, &agent, &session, &run));
         assert_eq!(context.delegation_chain, delegation);
         assert!(receipt.approval.is_none());

@@ -119,7 +119,14 @@ impl World {
 }
 
 pub fn subject() -> Subject {
-    Subject { org: name("acme"), agent: name("coder"), session: name("s1"), run: name("r1"), delegation: Vec::new() }
+    Subject {
+        org: name("acme"),
+        agent: name("coder"),
+        session: name("s1"),
+        run: name("r1"),
+        delegation: Vec::new(),
+        project: None,
+    }
 }
 
 pub fn args(value: Value) -> Map<String, Value> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir::model::{
     Access, Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Keep, Kind, Millis, Preopen,
-    Randomness, Record,
+    Randomness, Record, Window,
 };
 use weir::policy::{
     Approvals, ArgRule, ArgType, Budget, Code, Cost, Memory, Peers, Pin, Policy, Registry, Rule, Scope, Tool,
@@ -56,7 +56,17 @@ pub fn rule(id: &str, effect: Effect, actions: &[Action], resources: &[&str], wh
 }
 
 pub fn budget(id: &str, scope: Scope, kind: Kind, limit: u64, at_cap: Effect) -> Budget {
-    Budget { id: id.to_owned(), scope, kind, limit, at_cap, answers: Vec::new(), assumed: false, line: 1 }
+    Budget {
+        id: id.to_owned(),
+        scope,
+        kind,
+        limit,
+        window: Window::Total,
+        at_cap,
+        answers: Vec::new(),
+        assumed: false,
+        line: 1,
+    }
 }
 
 /// A policy of nothing: everything is denied.

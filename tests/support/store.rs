@@ -190,6 +190,11 @@ impl Story {
             | Body::Raise { .. }
             | Body::Ask { .. }
             | Body::Answer { .. }
+            | Body::Freeze { .. }
+            | Body::Thaw { .. }
+            | Body::Revoke { .. }
+            | Body::Part { .. }
+            | Body::Reconcile { .. }
             | Body::Fork { .. }
             | Body::Checkpoint { .. } => {}
         }

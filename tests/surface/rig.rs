@@ -59,7 +59,8 @@ impl Rig {
         let (journal, desk) = (setup.journal.clone(), setup.config.desk.clone());
         let compiled = Compiled::new(setup.policy).unwrap();
         let key = Key::from_seed(&[7; 32]);
-        let gate = Gate::open(compiled, Box::new(journal.clone()), Box::new(Wall(setup.later)), Box::new(desk), key).unwrap();
+        let gate =
+            Gate::open(compiled, Box::new(journal.clone()), Box::new(Wall(setup.later)), Box::new(desk), key).unwrap();
         let script = Arc::new(Script::default());
         let sidecar = Sidecar::bind(setup.config).unwrap();
         let addresses = sidecar.addresses().clone();

@@ -6,11 +6,17 @@ use super::super::protected::is_pattern;
 use super::super::reader::{Fields, shown};
 use super::super::{Budget, Peers, Pin, Registry, Scope};
 use super::Unique;
-use crate::model::{Digest, Effect, KINDS, Kind, Limits, ThreatId};
+use crate::model::{Digest, Effect, KINDS, Kind, Limits, ThreatId, Window};
 
 /// Words of [`Scope`].
-pub(in crate::policy) const SCOPES: [(&str, Scope); 4] =
-    [("org", Scope::Org), ("agent", Scope::Agent), ("session", Scope::Session), ("run", Scope::Run)];
+pub(in crate::policy) const SCOPES: [(&str, Scope); 6] = [
+    ("org", Scope::Org),
+    ("project", Scope::Project),
+    ("agent", Scope::Agent),
+    ("session", Scope::Session),
+    ("subagent", Scope::Subagent),
+    ("run", Scope::Run),
+];
 
 pub(super) fn registries(root: &Fields<'_, '_>) -> BTreeMap<String, Registry> {
     let mut unique = Unique::new("the registry");
@@ -93,7 +99,17 @@ pub(super) fn budgets(root: &Fields<'_, '_>) -> Vec<Budget> {
             let scope_word = SCOPES.iter().find(|(_, value)| *value == scope).map_or("", |(word, _)| *word);
             accounts.check(&fields, &format!("{} per {scope_word}", kind.row().name), fields.line);
             let id = id.value.as_str().to_owned();
-            budgets.push(Budget { id, scope, kind, limit, at_cap, answers, assumed, line: fields.line });
+            budgets.push(Budget {
+                id,
+                scope,
+                kind,
+                limit,
+                window: Window::Total,
+                at_cap,
+                answers,
+                assumed,
+                line: fields.line,
+            });
         }
     }
     budgets

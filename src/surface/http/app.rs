@@ -73,7 +73,8 @@ impl App {
 
     /// The subject of a call in `session` and `run`; organisation and agent are the configuration's.
     pub(super) fn subject(&self, session: Name, run: Name, delegation: Vec<Name>) -> Subject {
-        Subject { org: self.config.org.clone(), agent: self.config.agent.clone(), session, run, delegation }
+        let (org, project, agent) = (self.config.org.clone(), self.config.project.clone(), self.config.agent.clone());
+        Subject { org, project, agent, session, run, delegation }
     }
 
     /// A call with a fresh id.

@@ -13,6 +13,8 @@ use crate::surface::{Desk, Secret};
 pub struct Config {
     /// The organisation that pays.
     pub org: Name,
+    /// The project on whose account the agent works, where there is one.
+    pub project: Option<Name>,
     /// The agent that the token stands for.
     pub agent: Name,
     /// Path of the Unix socket, if there is to be one.
@@ -50,6 +52,7 @@ impl Config {
     pub fn new(org: Name, agent: Name, token: Secret) -> Self {
         Self {
             org,
+            project: None,
             agent,
             unix: None,
             tcp: None,

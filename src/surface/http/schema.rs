@@ -293,17 +293,31 @@ fn approvals() -> Value {
         &json!({"budget": {"type": "string"}, "account": {"type": "string"}, "by": reference("Amounts")}),
     );
     let needed = [
-        "id", "agent", "session", "action", "resource", "args", "why", "digest", "approvable", "notes", "raise", "attended",
+        "id",
+        "agent",
+        "session",
+        "action",
+        "resource",
+        "args",
+        "why",
+        "digest",
+        "approvable",
+        "notes",
+        "raise",
+        "attended",
         "expires_in_ms",
     ];
-    let entry = object(&needed, &json!({
-        "id": name(), "agent": name(), "session": name(), "action": {"type": "string"}, "resource": name(),
-        "args": text("indented JSON, escaped"), "why": {"type": "string"}, "digest": reference("Digest"),
-        "approvable": {"type": "boolean"}, "notes": list(&json!({"type": "string"})),
-        "raise": {"oneOf": [tranche, {"type": "null"}], "description": "at a budget's cap, what a plain yes adds"},
-        "attended": {"type": "boolean", "description": "a call waits for it now; otherwise the answer waits for the call"},
-        "expires_in_ms": {"type": "integer"},
-    }));
+    let entry = object(
+        &needed,
+        &json!({
+            "id": name(), "agent": name(), "session": name(), "action": {"type": "string"}, "resource": name(),
+            "args": text("indented JSON, escaped"), "why": {"type": "string"}, "digest": reference("Digest"),
+            "approvable": {"type": "boolean"}, "notes": list(&json!({"type": "string"})),
+            "raise": {"oneOf": [tranche, {"type": "null"}], "description": "at a budget's cap, what a plain yes adds"},
+            "attended": {"type": "boolean", "description": "a call waits for it now; otherwise the answer waits for the call"},
+            "expires_in_ms": {"type": "integer"},
+        }),
+    );
     json!({
         "Approvals": object(&["approvals"], &json!({"approvals": list(&entry)})),
         "Verdict": with_example(

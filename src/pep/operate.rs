@@ -1,0 +1,191 @@
+//! What operators do besides policies: raise a cap, freeze, thaw, revoke, reconcile, and look.
+//!
+//! Each is durable when it returns and counts from the moment it was written: the same critical section
+//! decides calls. Who may ask is the surface's question.
+
+use std::sync::atomic::Ordering;
+
+use super::gate::Locked;
+use super::port::{JournalFault, Ticket};
+use super::{Durable, Gate, GateFault, Reserved};
+use crate::audit::Body;
+use crate::ledger::{AccountId, Bar, Standing};
+use crate::model::{Amounts, CallId, Reason, ReasonCode, Subject};
+use crate::policy::Budget;
+
+impl Gate {
+    /// Lets nothing new run on `account` or below it, until [`Gate::thaw`]. What runs goes on.
+    ///
+    /// # Errors
+    /// [`GateFault::Refused`] when it is revoked already; [`GateFault::Journal`] when it could not be recorded.
+    pub fn freeze(&self, account: &AccountId, by: &str) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        match locked.state.ledger.bars().find(|(barred, _)| *barred == account) {
+            Some((_, bar)) if bar.revoked => return Err(refused(format!("`{account}` is revoked for good"))),
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        let at = self.now(&locked);
+        locked.state.ledger.bar(account, false, by, at);
+        let body = Body::Freeze { account: account.to_string(), by: by.to_owned() };
+        self.put(locked, body)
+    }
+
+    /// Lets a frozen account go on.
+    ///
+    /// # Errors
+    /// [`GateFault::Refused`] when it is not frozen, or is revoked; [`GateFault::Journal`] when it could not be
+    /// recorded.
+    pub fn thaw(&self, account: &AccountId, by: &str) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        if !locked.state.ledger.thaw(account) {
+            let revoked = locked.state.ledger.bars().any(|(barred, _)| barred == account);
+            let why = if revoked { "is revoked for good" } else { "is not frozen" };
+            return Err(refused(format!("`{account}` {why}")));
+        }
+        let body = Body::Thaw { account: account.to_string(), by: by.to_owned() };
+        self.put(locked, body)
+    }
+
+    /// Lets nothing new run on `account` or below it any more, and tells what runs there to stop.
+    ///
+    /// # Errors
+    /// [`GateFault::Journal`] when it could not be recorded.
+    pub fn revoke(&self, account: &AccountId, by: &str) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        if locked.state.ledger.bars().any(|(barred, bar)| barred == account && bar.revoked) {
+            return Ok(());
+        }
+        let at = self.now(&locked);
+        locked.state.ledger.bar(account, true, by, at);
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+        let body = Body::Revoke { account: account.to_string(), by: by.to_owned() };
+        self.put(locked, body)
+    }
+
+    /// Adds `by` to a budget of one account: for good where it counts in total, else in the window of now.
+    ///
+    /// # Errors
+    /// [`GateFault::Refused`] when the policy has no such budget or it limits other accounts;
+    /// [`GateFault::Journal`] when it could not be recorded.
+    pub fn raise_budget(&self, budget: &str, account: &AccountId, by: u64, approval: &str) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let policy = self.policy();
+        let Some(known) = policy.policy().budgets.iter().find(|known| known.id == budget) else {
+            return Err(refused(format!("the policy has no budget `{budget}`")));
+        };
+        if known.scope != account.tier() {
+            let (scope, tier) = (known.scope.word(), account.tier().word());
+            return Err(refused(format!("`{budget}` limits each {scope}, and `{account}` is of the tier {tier}")));
+        }
+        if by == 0 {
+            return Err(refused("raise by an amount above zero".to_owned()));
+        }
+        let by = Amounts::ZERO.with(known.kind, by);
+        let ticket = self.grant(&mut locked, known, account, by, approval);
+        drop(locked);
+        self.wait(Some(ticket))
+    }
+
+    /// Replaces what was posted for a call with an unknown outcome by what it really used, once. Only amounts
+    /// that nobody can take back (money, tokens, bytes sent, GPU time) are corrected; gives what counts now.
+    ///
+    /// # Errors
+    /// [`GateFault::Refused`] when the call still runs or is not in doubt; [`GateFault::Journal`] when it could
+    /// not be recorded.
+    pub fn reconcile(&self, call: &CallId, used: Amounts, by: &str) -> Result<Amounts, GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let posted = locked.state.ledger.reconciled(call, used).map_err(|fault| refused(fault.to_string()))?;
+        let at = self.now(&locked);
+        locked.state.ledger.reconcile(call, posted, at).map_err(|fault| refused(fault.to_string()))?;
+        let body = Body::Reconcile { call: call.clone(), posted, by: by.to_owned() };
+        self.put(locked, body)?;
+        Ok(posted)
+    }
+
+    /// Posts a part of what a call that still runs has used, and keeps the rest held. Parts count from 1; one
+    /// that was posted before counts once, so that whoever reports may try again.
+    ///
+    /// # Errors
+    /// [`GateFault::Refused`] when the call has ended or a part is missing; [`GateFault::Journal`] when it
+    /// could not be recorded.
+    pub fn post_part(&self, work: &Durable<Reserved>, part: u64, used: Amounts) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let (call, at) = (work.call().id.clone(), self.now(&locked));
+        let posted = locked.state.ledger.post_part(&call, part, used, at);
+        let Some(settled) = posted.map_err(|fault| refused(fault.to_string()))? else { return Ok(()) };
+        self.put(locked, Body::Part { call, part, posted: settled.posted })
+    }
+
+    /// Accounts that are frozen or revoked, in order of id.
+    #[must_use]
+    pub fn bars(&self) -> Vec<(AccountId, Bar)> {
+        let copied = |(account, bar): (&AccountId, &Bar)| (account.clone(), bar.clone());
+        self.lock().map(|locked| locked.state.ledger.bars().map(copied).collect()).unwrap_or_default()
+    }
+
+    /// How every account stands under every budget that limits it, with a forecast.
+    #[must_use]
+    pub fn standings(&self) -> Vec<Standing> {
+        let Ok(locked) = self.lock() else { return Vec::new() };
+        let now = self.now(&locked);
+        locked.state.ledger.standings(&self.force().limits, now)
+    }
+
+    /// Calls that ended with an unknown outcome and were not reconciled, with what was posted for them.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<(CallId, Amounts)> {
+        let copied = |(call, posted): (&CallId, Amounts)| (call.clone(), posted);
+        self.lock().map(|locked| locked.state.ledger.doubts().map(copied).collect()).unwrap_or_default()
+    }
+
+    /// Whether an account of `subject` was revoked. A closed gate counts as one that revoked everything.
+    pub(super) fn is_revoked(&self, subject: &Subject) -> bool {
+        if self.revocations.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        self.lock().map_or(true, |locked| locked.state.ledger.closed(subject).is_some_and(|(_, bar)| bar.revoked))
+    }
+
+    /// Records and applies a tranche.
+    pub(super) fn grant(
+        &self,
+        locked: &mut Locked<'_>,
+        budget: &Budget,
+        account: &AccountId,
+        by: Amounts,
+        approval: &str,
+    ) -> Ticket {
+        let (at, window) = (self.now(locked), budget.window);
+        locked.state.ledger.raise(&budget.id, account, by, window, at);
+        let (budget, account) = (budget.id.clone(), account.to_string());
+        self.write(
+            locked,
+            at,
+            Body::Raise { budget, account, by, window, approval: approval.to_owned(), question: None },
+        )
+        .1
+    }
+
+    /// Writes an entry about what was just done under the lock, and waits until it is durable.
+    fn put(&self, mut locked: Locked<'_>, body: Body) -> Result<(), GateFault> {
+        let at = self.now(&locked);
+        let (_, ticket) = self.write(&mut locked, at, body);
+        drop(locked);
+        self.wait(Some(ticket))
+    }
+}
+
+fn refused(why: String) -> GateFault {
+    GateFault::Refused(why)
+}
+
+/// Why nothing runs on an account.
+pub(super) fn shut(account: &AccountId, revoked: bool) -> Reason {
+    let (code, detail) = if revoked {
+        (ReasonCode::AccountRevoked, "an operator has revoked it for good")
+    } else {
+        (ReasonCode::AccountFrozen, "an operator has frozen it until further notice")
+    };
+    Reason::new(code, format!("the account `{account}` takes nothing new: {detail}"))
+}

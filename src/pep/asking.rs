@@ -92,6 +92,12 @@ impl Gate {
         })
     }
 
+    /// The gate's time: its clock's, and never before the last entry.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.lock().map_or_else(|_| self.ports.clock.now(), |locked| self.now(&locked))
+    }
+
     /// Answers the question `id`, once; `by` says who and how, for the record. Durable when it returns.
     ///
     /// # Errors

@@ -209,12 +209,6 @@ impl Gate {
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 
-    /// The gate's time: its clock's, and never before the last entry.
-    #[must_use]
-    pub fn time(&self) -> Timestamp {
-        self.lock().map_or_else(|_| self.ports.clock.now(), |locked| self.now(&locked))
-    }
-
     /// Enters the critical section.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ pub(super) enum Signatures {
 enum State {
     /// An intent without an end.
     Open(Box<Pending>),
+    /// The same, from before the point at which a reading was resumed: the signed head vouches for it.
+    Earlier,
     /// Ended, or refused.
     Ended,
     /// Ended, and nobody knows how.
@@ -60,6 +62,20 @@ impl<'k> Story<'k> {
         Self { key, signatures, calls: HashMap::new(), questions: HashMap::new(), told: Verified::default() }
     }
 
+    /// The story after `entries` that were verified before, with the calls that are open there or of which
+    /// nobody knows how they ended.
+    pub(super) fn resuming<'c>(
+        key: &'k PublicKey,
+        entries: u64,
+        open: impl Iterator<Item = &'c CallId>,
+        unknown: impl Iterator<Item = &'c CallId>,
+    ) -> Self {
+        let mut calls: HashMap<CallId, State> = open.map(|id| (id.clone(), State::Earlier)).collect();
+        let told = Verified { entries, open: calls.len() as u64, ..Verified::default() };
+        calls.extend(unknown.map(|id| (id.clone(), State::Unknown)));
+        Self { key, signatures: Signatures::ByHead, calls, told }
+    }
+
     /// Adds an entry whose place in the chain holds; `hash` is its own.
     pub(super) fn add(&mut self, entry: &Entry, hash: Digest) -> Checked {
         let first = self.told.entries == 0;
@@ -69,7 +85,7 @@ impl<'k> Story<'k> {
             Body::Policy { .. } | Body::Fork { .. } | Body::Freeze { .. } | Body::Thaw { .. } | Body::Revoke { .. } => {
             }
             Body::Part { call, .. } => {
-                let open = matches!(self.calls.get(call), Some(State::Open(_)));
+                let open = matches!(self.calls.get(call), Some(State::Open(_) | State::Earlier));
                 require(open, "a part is posted for a call that holds nothing")?;
             }
             Body::Reconcile { call, .. } => {
@@ -108,7 +124,8 @@ impl<'k> Story<'k> {
             Body::Outcome(outcome) => self.outcome(outcome)?,
             Body::Expire { call, .. } => {
                 let before = self.calls.insert(call.clone(), State::Unknown);
-                require(matches!(before, Some(State::Open(_))), "it expires a call that holds nothing")?;
+                let open = matches!(before, Some(State::Open(_) | State::Earlier));
+                require(open, "it expires a call that holds nothing")?;
                 self.told.open -= 1;
             }
             Body::Checkpoint { count, signature } => {
@@ -143,6 +160,7 @@ impl<'k> Story<'k> {
                 self.told.open -= 1;
                 executed(outcome, &pending)?;
             }
+            Some(State::Earlier) => self.told.open -= 1,
             None => refused(outcome)?,
         }
         let checked = self.signatures == Signatures::ByHead || receipt.verifies(self.key);

@@ -16,6 +16,7 @@ mod run;
 mod score;
 mod serve;
 mod session;
+mod store;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ enum Command {
     Explain(explain::Args),
     /// Verify, show or export the journal.
     Audit(audit::Args),
+    /// Check the store, back it up, restore it.
+    Store(store::Args),
     /// Run a recorded execution again and compare it with its receipt.
     Replay(replay::Args),
     /// Show the risk factors as declared, permitted and observed.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::Store(args) => store::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Score(args) => score::run(args),
         Command::Session(args) => session::run(args),

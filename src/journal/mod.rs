@@ -7,6 +7,10 @@
 mod memory;
 
 #[cfg(feature = "store")]
+mod backup;
+#[cfg(feature = "store")]
+mod check;
+#[cfg(feature = "store")]
 mod drawer;
 #[cfg(feature = "store")]
 mod folder;
@@ -17,7 +21,11 @@ mod key;
 #[cfg(feature = "store")]
 mod lock;
 #[cfg(feature = "store")]
+mod mark;
+#[cfg(feature = "store")]
 mod reader;
+#[cfg(feature = "store")]
+mod snapshots;
 #[cfg(feature = "store")]
 mod sqlite;
 #[cfg(feature = "store")]
@@ -27,6 +35,8 @@ pub use memory::Memory;
 
 #[cfg(feature = "store")]
 pub use {
+    backup::{Copied, Terms, backup, restore},
+    check::{Finding, Report, check},
     drawer::Questions,
     home::home,
     key::{key, public_key},

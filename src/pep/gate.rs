@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::asking::Attended;
 use super::operate::shut;
-use super::port::{Approver, Clock, Head, Journal, JournalFault, Ticket};
+use super::port::{Approver, Clock, Journal, JournalFault, Moment, Ticket};
+use super::replay::replayed;
 use super::stage::denied;
 use super::state::State;
-use crate::audit::{Bad, Body, Key, Reading, Receipt};
+use crate::audit::{Bad, Body, Key, Receipt};
 use crate::ledger::{Balance, Limit};
 use crate::model::{
     Action, Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject,
@@ -209,7 +210,8 @@ impl Gate {
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 
-    /// Enters the critical section.
+    /// Enters the critical section. What stands in the state then is what the entries so far give, so this is
+    /// where a snapshot is taken.
     ///
     /// # Errors
     /// The gate is closed: the journal failed, or a bug poisoned the state.
@@ -219,7 +221,21 @@ impl Gate {
         };
         match &state.failed {
             Some(fault) => Err(Reason::new(ReasonCode::JournalFailed, fault.clone())),
-            None => Ok(Locked { state }),
+            None => {
+                let mut locked = Locked { state };
+                self.remember(&mut locked, Moment::Running);
+                Ok(locked)
+            }
+        }
+    }
+
+    /// Gives the store a snapshot when it wants one.
+    fn remember(&self, locked: &mut Locked<'_>, moment: Moment) {
+        let since = locked.state.since_snapshot();
+        if self.ports.journal.wants_snapshot(since, moment)
+            && let Some(snapshot) = locked.state.snapshot(&self.ports.key)
+        {
+            self.ports.journal.keep(snapshot);
         }
     }
 
@@ -322,6 +338,14 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Ok(mut locked) = self.lock() {
+            self.remember(&mut locked, Moment::Closing);
+        }
+    }
+}
+
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gate").field("policy", &self.policy().policy().id).finish_non_exhaustive()
@@ -339,37 +363,6 @@ fn in_force(policy: Arc<Compiled>) -> InForce {
     let limits: Vec<Limit> = limits.collect();
     let watches = limits.iter().filter_map(Limit::watch).collect();
     InForce { limits: Arc::new(limits), watches, policy }
-}
-
-/// The state that the journal's entries give, every one of them verified.
-///
-/// A signed head vouches for all receipts at once; without one each is checked. A head without
-/// entries is a journal whose entries are gone, not a new one.
-fn replayed(ports: &Ports) -> Result<State, GateFault> {
-    let key = ports.key.public();
-    match fold(ports, Reading::replaying(&key))? {
-        (state, Some(_)) => Ok(state?),
-        (_, None) => Ok(fold(ports, Reading::auditing(&key))?.0?),
-    }
-}
-
-/// What one reading of the journal gives, and its signed head.
-fn fold(ports: &Ports, mut reading: Reading<'_>) -> Result<(Result<State, Bad>, Option<Head>), GateFault> {
-    let mut state = State::default();
-    let mut fault = None;
-    let head = ports.journal.replay(&mut |text| {
-        if let Some(entry) = reading.add(text)
-            && fault.is_none()
-            && let Err(wrong) = state.replay(&entry)
-        {
-            fault = Some(Bad { seq: entry.seq, text: wrong.to_string() });
-        }
-    })?;
-    let folded = reading.finish(head.as_ref()).and_then(|verified| {
-        state.chain = verified.chain;
-        fault.map_or(Ok(state), Err)
-    });
-    Ok((folded, head))
 }
 
 /// Why the budgets cannot hold what `decision` would reserve, when they cannot.

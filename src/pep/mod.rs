@@ -13,10 +13,13 @@ mod line;
 mod nest;
 mod operate;
 pub mod port;
+mod replay;
+mod snapshot;
 mod stage;
 mod state;
 
 pub use answer::Answer;
 pub use asking::{AnswerFault, Reply};
 pub use gate::{Gate, GateFault};
+pub use replay::Replay;
 pub use stage::{Durable, Reserved};

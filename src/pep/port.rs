@@ -43,6 +43,31 @@ impl Ticket {
     }
 }
 
+/// The gate's state after some entries, signed by it: what a start reads instead of those entries. The
+/// store keeps it and does not look into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How many entries it stands for.
+    pub count: u64,
+    /// The entries for which the snapshot before it stood; `prints` are of those in between.
+    pub since: u64,
+    /// The state, as the gate wrote it.
+    pub text: String,
+    /// What is remembered of the calls' ids, 16 bytes each, in the order of their use.
+    pub prints: Vec<u8>,
+    /// The gate's signature over all of it, hexadecimal.
+    pub signature: String,
+}
+
+/// Why a snapshot is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The gate is running.
+    Running,
+    /// It ends.
+    Closing,
+}
+
 /// Keeps entries durably, in order. Once an append has failed, every later one must fail too.
 pub trait Journal: Send + Sync {
     /// Takes the next entry. Called in order of `seq`, never concurrently.
@@ -53,6 +78,41 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// A store that cannot be read.
     fn replay(&self, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault>;
+
+    /// The same for the entries from number `from` on.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    fn replay_from(&self, from: u64, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
+        let mut seq = 0;
+        self.replay(&mut |text| {
+            if seq >= from {
+                each(text);
+            }
+            seq += 1;
+        })
+    }
+
+    /// Whether the store wants a snapshot, `since` entries after the newest one that it has.
+    fn wants_snapshot(&self, since: u64, moment: Moment) -> bool {
+        let _ = (since, moment);
+        false
+    }
+
+    /// Takes a snapshot of the entries appended so far; it is kept once they are durable. Its `prints`
+    /// follow those that the store keeps of the first `since` entries, and replace any later ones.
+    fn keep(&self, snapshot: Snapshot) {
+        let _ = snapshot;
+    }
+
+    /// The newest snapshot but `back`, with the prints of all entries that it stands for.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    fn snapshot(&self, back: usize) -> Result<Option<Snapshot>, JournalFault> {
+        let _ = back;
+        Ok(None)
+    }
 }
 
 /// Runs what was allowed, reserved and recorded. It cannot be called without proof of all three.

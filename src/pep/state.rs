@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::docket::Docket;
+use super::snapshot::Taken;
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
 use crate::ledger::{AccountId, Ledger, ReplayFault, named};
 use crate::model::{Call, CallId, Digest, Evidence, Name, Subject, Timestamp};
@@ -35,6 +36,9 @@ pub(super) struct State {
     /// Set for good once the journal has failed: nothing runs without a durable record.
     #[serde(skip)]
     pub failed: Option<String>,
+    /// What the newest snapshot stands for.
+    #[serde(skip)]
+    pub taken: Taken,
 }
 
 impl State {

@@ -63,17 +63,21 @@ impl<'k> Story<'k> {
     }
 
     /// The story after `entries` that were verified before, with the calls that are open there or of which
-    /// nobody knows how they ended.
+    /// nobody knows how they ended, and the questions that wait (false) or whose yes waits (true).
     pub(super) fn resuming<'c>(
         key: &'k PublicKey,
         entries: u64,
         open: impl Iterator<Item = &'c CallId>,
         unknown: impl Iterator<Item = &'c CallId>,
+        questions: impl Iterator<Item = (&'c Question, bool)>,
     ) -> Self {
         let mut calls: HashMap<CallId, State> = open.map(|id| (id.clone(), State::Earlier)).collect();
         let told = Verified { entries, open: calls.len() as u64, ..Verified::default() };
         calls.extend(unknown.map(|id| (id.clone(), State::Unknown)));
-        Self { key, signatures: Signatures::ByHead, calls, told }
+        let put = |(question, granted): (&Question, bool)| {
+            (question.id.clone(), Put { question: Box::new(question.clone()), granted })
+        };
+        Self { key, signatures: Signatures::ByHead, calls, questions: questions.map(put).collect(), told }
     }
 
     /// Adds an entry whose place in the chain holds; `hash` is its own.

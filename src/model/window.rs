@@ -38,6 +38,22 @@ impl Window {
     }
 }
 
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (word, Millis(period)) = match self {
+            Self::Total => return f.write_str("in total"),
+            Self::Every(period) => ("every", period),
+            Self::Rolling(period) => ("in any", period),
+            Self::Refill(period) => ("refilled each", period),
+        };
+        let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+        match units.into_iter().find(|(_, millis)| period % millis == 0) {
+            Some((unit, millis)) => write!(f, "{word} {}{unit}", period / millis),
+            None => write!(f, "{word} {period}ms"),
+        }
+    }
+}
+
 /// A limit with a window, as the journal keeps it with the policy that brought it: what it has counted
 /// is part of the state, so a fold must know from when on to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

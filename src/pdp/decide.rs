@@ -5,7 +5,9 @@
 
 use super::compile::strictest;
 use super::{Compiled, Facts, cedar, structure};
-use crate::model::{Action, Amounts, Call, CodeGrant, Decision, Effect, Kind, Obligation, Reason, ReasonCode};
+use crate::model::{
+    Action, Amounts, Call, CodeGrant, Decision, Effect, Kind, Obligation, Reason, ReasonCode, memory_ms,
+};
 use crate::policy::Rule;
 
 /// Decides `call` under `policy` and `facts`.
@@ -80,9 +82,10 @@ fn grant(policy: &Compiled, facts: &Facts, call: &Call) -> Option<CodeGrant> {
     let code = policy.policy().code.as_ref()?;
     let mut limits = code.limits;
     let least = |limit: u64, kind: Kind| limit.min(facts.left(kind).max(1));
-    limits.wall_ms.0 = least(limits.wall_ms.0, Kind::WallMs);
     limits.fuel = least(limits.fuel, Kind::Fuel);
     limits.memory_bytes = least(limits.memory_bytes, Kind::MemoryBytes);
+    let by_memory = facts.left(Kind::MemoryMs) / memory_ms(limits.memory_bytes, 1).max(1);
+    limits.wall_ms.0 = least(limits.wall_ms.0, Kind::WallMs).min(by_memory.max(1));
     let output = facts.left(Kind::OutputBytes).max(1);
     limits.result_bytes = limits.result_bytes.min(output / 2);
     limits.output_bytes = limits.output_bytes.min(output - limits.result_bytes);
@@ -104,15 +107,23 @@ fn grant(policy: &Compiled, facts: &Facts, call: &Call) -> Option<CodeGrant> {
 fn reserve(policy: &Compiled, call: &Call, grant: Option<&CodeGrant>) -> Amounts {
     let one = Amounts::ZERO.with(Kind::Calls, 1);
     match call.action {
-        Action::CodeRun => grant.map_or(one, |grant| grant.limits.worst_case()),
+        Action::CodeRun => grant.map_or(one, CodeGrant::worst_case),
         Action::ToolCall => {
             let cost = policy.policy().tools.get(call.resource.name.as_str()).map_or(Amounts::ZERO, |tool| tool.cost.0);
             cost.with(Kind::Calls, 1).with(Kind::ToolCalls, 1)
         }
         Action::AgentInvoke => one.with(Kind::ToolCalls, 1),
         Action::ModelGenerate => {
-            let tokens = call.args.get("max_tokens").and_then(serde_json::Value::as_u64).unwrap_or(u64::MAX);
-            one.with(Kind::Tokens, tokens)
+            let tokens = structure::token_bound(policy.policy(), call).unwrap_or(u64::MAX);
+            // A bound of all tokens bounds each sort of them; they are told apart where a budget does.
+            let sorts = [Kind::TokensIn, Kind::TokensOut, Kind::TokensCached].into_iter();
+            let limited = sorts.filter(|kind| structure::limits(policy.policy(), *kind));
+            let held = limited.fold(one.with(Kind::Tokens, tokens), |held, kind| held.with(kind, tokens));
+            let model = policy.policy().models.get(call.resource.name.as_str());
+            match model.and_then(|model| model.price.as_ref()) {
+                Some(price) => held.with(Kind::MicroUsd, price.at_most(tokens)),
+                None => held,
+            }
         }
         Action::CodeImport | Action::PackageFetch => one,
     }

@@ -21,7 +21,7 @@ pub(super) fn refusal(policy: &Policy, call: &Call) -> Option<Reason> {
             Action::CodeRun => code(policy, call),
             Action::CodeImport => import(policy, call),
             Action::AgentInvoke => peer(policy, call),
-            Action::ModelGenerate => model(call),
+            Action::ModelGenerate => model(policy, call),
             Action::PackageFetch => package(policy, call),
         }
     })
@@ -109,6 +109,14 @@ fn tool(policy: &Policy, call: &Call) -> Option<Reason> {
         let detail = format!("the policy gives no price for `{name}`, which spends");
         return Some(Reason::new(ReasonCode::UnknownPrice, detail).by(format!("tool {name}"), &tool.answers));
     }
+    if tool.effect == EffectClass::Network
+        && limits(policy, Kind::EgressBytes)
+        && tool.cost.0.of(Kind::EgressBytes) == 0
+    {
+        let detail =
+            format!("a budget limits the bytes sent, and the policy does not say how many `{name}` sends at most");
+        return Some(Reason::new(ReasonCode::UnknownPrice, detail).by(format!("tool {name}"), &tool.answers));
+    }
     let (detail, allowed) = argument::fault(tool, &call.args)?;
     Some(Reason::new(ReasonCode::BadArgument, detail).instead(allowed).by(format!("tool {name}"), &tool.answers))
 }
@@ -156,11 +164,33 @@ fn peer(policy: &Policy, call: &Call) -> Option<Reason> {
     Some(reason.instead(instead(policy, call)).by("peers", &policy.peers.answers))
 }
 
-fn model(call: &Call) -> Option<Reason> {
-    let bounded = call.args.get("max_tokens").is_some_and(Value::is_u64);
-    (!bounded).then(|| {
+/// Whether a budget of the policy limits `kind`.
+pub(super) fn limits(policy: &Policy, kind: Kind) -> bool {
+    policy.budgets.iter().any(|budget| budget.kind == kind)
+}
+
+/// The most tokens that a generation can use: as the call says, or as the policy says of the model.
+pub(super) fn token_bound(policy: &Policy, call: &Call) -> Option<u64> {
+    match call.args.get("max_tokens") {
+        Some(stated) => stated.as_u64(),
+        None => policy.models.get(call.resource.name.as_str()).and_then(|model| model.max_tokens),
+    }
+}
+
+fn model(policy: &Policy, call: &Call) -> Option<Reason> {
+    if token_bound(policy, call).is_none() {
         let detail = "the call names no upper bound of tokens, so its cost is unknown";
-        Reason::new(ReasonCode::BadArgument, detail).instead("max_tokens as an integer")
+        return Some(Reason::new(ReasonCode::BadArgument, detail).instead("max_tokens as an integer"));
+    }
+    let name = call.resource.name.as_str();
+    let priced = policy.models.get(name).is_some_and(|model| model.price.is_some());
+    // Where models have prices, one without is a price that nobody knows, and not a free one.
+    (!policy.models.is_empty() && limits(policy, Kind::MicroUsd) && !priced).then(|| {
+        let known = policy.models.values().filter(|model| model.price.is_some()).map(|model| model.name.as_str());
+        let known: Vec<&str> = known.take(12).collect();
+        let allowed = if known.is_empty() { String::new() } else { format!("models {}", known.join(", ")) };
+        let detail = format!("a budget limits money, and the policy gives no price for the model `{name}`");
+        Reason::new(ReasonCode::UnknownPrice, detail).instead(allowed)
     })
 }
 

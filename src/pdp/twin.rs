@@ -52,6 +52,7 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
             tool("send", EffectClass::Network),
         ]),
         code: None,
+        models: BTreeMap::new(),
         registries: BTreeMap::new(),
         peers: Peers { names: BTreeSet::from(["helper".to_owned()]), max_depth: 1, answers: Vec::new() },
         budgets: Vec::new(),

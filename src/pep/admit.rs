@@ -2,6 +2,7 @@
 //! reserved, under any number of callers. A person is asked outside of it, and the call decided anew.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::docket::Said;
 use super::gate::Locked;
@@ -10,7 +11,9 @@ use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::{About, Body, Question};
 use crate::ledger::{AccountId, Shortfall};
-use crate::model::{Amounts, Call, Decision, Digest, Effect, Name, Reason, ReasonCode, Timestamp};
+use crate::model::{
+    Amounts, Call, Decision, Digest, Effect, GuestError, Name, Outcome, Reason, ReasonCode, Status, Timestamp,
+};
 use crate::pdp::{Permit, decide};
 use crate::pip;
 use crate::policy::Budget;
@@ -131,14 +134,32 @@ impl Gate {
         let body = body.using(reserved.question.clone());
         locked.state.admitted(&reserved.call, reserved.approval.is_some(), reserved.question.as_ref());
         let (intent, ticket) = self.write(locked, now, body);
-        Intended { reserved, intent, ticket }
+        // Read under the lock: whoever revokes does so under it, too.
+        let revocations = self.revocations.load(Ordering::SeqCst);
+        Intended { reserved, intent, ticket, revocations }
+    }
+
+    /// Ends a call at once whose account was revoked while its intent became durable.
+    fn still_allowed(&self, work: Durable<Reserved>, seen: u64) -> Result<Durable<Reserved>, Box<Answer>> {
+        if self.revocations.load(Ordering::SeqCst) == seen {
+            return Ok(work);
+        }
+        let closed = self.lock().ok().and_then(|locked| locked.state.ledger.closed(&work.call().subject));
+        let Some((account, _)) = closed.filter(|(_, bar)| bar.revoked) else { return Ok(work) };
+        let reason = shut(&account, true);
+        let error = GuestError { kind: "Revoked".into(), message: reason.detail.clone(), traceback: String::new() };
+        let stopped = Some(ReasonCode::AccountRevoked);
+        let mut answer = self.complete(work, Outcome { error: Some(error), stopped, ..Outcome::of(Status::Broken) });
+        answer.decision = Decision { effect: Effect::Deny, reason, ..answer.decision };
+        answer.outcome = None;
+        Err(Box::new(answer))
     }
 
     /// Waits until the intent is durable.
     pub(super) fn durable(&self, intended: Intended) -> Result<Durable<Reserved>, Box<Answer>> {
-        let Intended { reserved, intent, ticket } = intended;
+        let Intended { reserved, intent, ticket, revocations } = intended;
         match ticket.wait() {
-            Ok(()) => Ok(Durable { inner: reserved, intent }),
+            Ok(()) => self.still_allowed(Durable { inner: reserved, intent }, revocations),
             Err(fault) => {
                 let reason = self.fail(&fault);
                 Err(self.unrecorded(&reserved.call, reason))
@@ -171,11 +192,14 @@ impl Gate {
             }
             Shortfall::Duplicate => return Attempt::Refused(ruled.but(Effect::Deny, duplicate())),
         };
-        let detail = format!("budget `{budget}` has {left} {} left and this needs {wanted}", kind.row().unit);
+        let policy = ruled.force.policy.clone();
+        let known = policy.policy().budgets.iter().find(|known| known.id == *budget);
+        let over = known.map(|known| known.window).filter(|window| !window.is_total());
+        let over = over.map_or_else(String::new, |window| format!(" ({window})"));
+        let detail = format!("budget `{budget}`{over} has {left} {} left and this needs {wanted}", kind.row().unit);
         let reason = Reason::new(ReasonCode::BudgetExhausted, detail);
         // A limit without a budget of the policy is the ledger's own: its counters are full.
-        let policy = ruled.force.policy.clone();
-        let Some(known) = policy.policy().budgets.iter().find(|known| known.id == *budget) else {
+        let Some(known) = known else {
             return Attempt::Refused(ruled.but(Effect::Deny, reason));
         };
         let reason = reason.by(format!("budget {budget}"), &known.answers);

@@ -10,7 +10,7 @@ use super::{Answer, Durable, Gate, Reserved};
 use crate::audit::{Body, OutcomeEntry, Receipt, ReceiptParts};
 use crate::model::{
     Access, Action, Amounts, Call, CodeGrant, Decision, Digest, Evidence, Happened, KINDS, Kind, Limits, Obligation,
-    OnCrash, Outcome, Reason, ReasonCode, Status, Timestamp,
+    OnCrash, Outcome, Reason, ReasonCode, Status, Timestamp, memory_ms,
 };
 use crate::pdp::within_bounds;
 
@@ -18,7 +18,7 @@ impl Gate {
     /// Settles the reservation and hands the outcome to the journal.
     pub(super) fn settle(&self, work: Durable<Reserved>, outcome: &Outcome) -> Settled {
         let Durable { inner, intent } = work;
-        let used = used(inner.reservation.held(), outcome);
+        let used = used(&inner, outcome);
         let now = self.ports.clock.now();
         let decision = inner.permit.decision();
         let parts = ReceiptParts {
@@ -198,10 +198,11 @@ fn recordable(call: &Call) -> Cow<'_, Call> {
 }
 
 /// What to post: what was reported, except where only the gate can know or nobody does.
-fn used(held: Amounts, outcome: &Outcome) -> Amounts {
+fn used(work: &Reserved, outcome: &Outcome) -> Amounts {
+    let (held, told) = (work.reservation.held(), Told::of(work, outcome));
     let mut used = Amounts::ZERO;
     for row in &KINDS {
-        let reported = outcome.usage.of(row.kind);
+        let reported = told.amounts.of(row.kind);
         let amount = match (row.kind, row.on_crash, outcome.status) {
             // Calls are counted by the gate and happened, whatever the host says of them.
             (Kind::Calls | Kind::ToolCalls, ..) => held.of(row.kind),
@@ -209,12 +210,70 @@ fn used(held: Amounts, outcome: &Outcome) -> Amounts {
             // It never started, so that nothing was paid unless it says so.
             (_, _, Status::Broken) => reported,
             // A paid amount that nobody reported is taken at the worst case, however it ended.
-            (_, OnCrash::Spent, _) if reported == 0 => held.of(row.kind),
+            (_, OnCrash::Spent, _) if reported == 0 && !told.knows(row.kind) => held.of(row.kind),
             _ => reported,
         };
         used.set(row.kind, amount);
     }
     used
+}
+
+/// What was reported, with what follows from it: memory times time, bytes of files, all tokens, and their
+/// price by the policy that admitted the call. What a host says that a generation cost does not count then.
+struct Told {
+    amounts: Amounts,
+    /// Tokens read and written were told apart, so that a sort of them that is missing is none.
+    apart: bool,
+    priced: bool,
+}
+
+impl Told {
+    fn of(work: &Reserved, outcome: &Outcome) -> Self {
+        let mut told = Self { amounts: outcome.usage, apart: false, priced: false };
+        match work.call.action {
+            Action::CodeRun => told.measure(outcome),
+            Action::ModelGenerate => told.price(work),
+            Action::ToolCall | Action::CodeImport | Action::AgentInvoke | Action::PackageFetch => {}
+        }
+        told
+    }
+
+    fn knows(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Tokens | Kind::TokensIn | Kind::TokensOut | Kind::TokensCached => self.apart,
+            Kind::MicroUsd => self.apart && self.priced,
+            _ => false,
+        }
+    }
+
+    fn measure(&mut self, outcome: &Outcome) {
+        let (memory, wall) = (self.amounts.of(Kind::MemoryBytes), self.amounts.of(Kind::WallMs));
+        self.amounts.set(Kind::MemoryMs, memory_ms(memory, wall));
+        let made = outcome.files.iter().filter(|file| file.digest.is_some());
+        self.amounts.set(Kind::DiskBytes, made.fold(0_u64, |sum, file| sum.saturating_add(file.bytes)));
+    }
+
+    fn price(&mut self, work: &Reserved) {
+        let sorts = [Kind::TokensIn, Kind::TokensOut];
+        let sum = sorts.iter().fold(0_u64, |sum, kind| sum.saturating_add(self.amounts.of(*kind)));
+        let tokens = self.amounts.of(Kind::Tokens).max(sum);
+        self.apart = sum > 0;
+        self.amounts.set(Kind::Tokens, tokens);
+        let model = work.force.policy.policy().models.get(work.call.resource.name.as_str());
+        let price = model.and_then(|model| model.price.as_ref());
+        self.priced = price.is_some();
+        if let Some(price) = price {
+            let cost = if self.apart { price.of(&self.amounts) } else { price.at_most(tokens) };
+            self.amounts.set(Kind::MicroUsd, cost);
+        }
+        if !self.apart {
+            // Each sort may have been all of them.
+            let held = work.reservation.held();
+            for kind in [Kind::TokensIn, Kind::TokensOut, Kind::TokensCached] {
+                self.amounts.set(kind, tokens.min(held.of(kind)));
+            }
+        }
+    }
 }
 
 /// What a call that ran shows. One that a limit stopped has run, too: counted as refused, whatever an

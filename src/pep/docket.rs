@@ -120,6 +120,15 @@ impl Docket {
         self.all_waiting(now).find(|question| question.is_about(bound, about) && usable(&question.id))
     }
 
+    /// Every question that waits (false) or whose yes no call has used yet (true), over or not.
+    pub fn pending(&self) -> impl Iterator<Item = (&Question, bool)> {
+        let open = |matter: &Matter| match &matter.answer {
+            None => Some(false),
+            Some(said) => (said.granted && matches!(matter.question.about, About::Rule { .. })).then_some(true),
+        };
+        self.matters.values().filter_map(move |matter| open(matter).map(|granted| (&matter.question, granted)))
+    }
+
     /// True when something on the docket is the session's of `subject`.
     pub fn concerns(&self, subject: &Subject, now: Timestamp) -> bool {
         let of =

@@ -61,6 +61,8 @@ pub(super) struct Intended {
     pub reserved: Reserved,
     pub intent: Digest,
     pub ticket: Ticket,
+    /// Revocations that it was decided after.
+    pub revocations: u64,
 }
 
 /// Something whose intent is durable in the journal. Made only by the line, after the journal said so.

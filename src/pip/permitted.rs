@@ -195,6 +195,7 @@ mod tests {
             provenance: None,
             tools: BTreeMap::new(),
             code: None,
+            models: BTreeMap::new(),
             registries: BTreeMap::new(),
             peers: Peers::default(),
             budgets: Vec::new(),

@@ -23,6 +23,8 @@ pub struct Policy {
     pub tools: BTreeMap<String, Tool>,
     /// Generated code; `None` means that none may run.
     pub code: Option<Code>,
+    /// Models by exact name: what a call of one costs. Without any, models cost nothing but tokens.
+    pub models: BTreeMap<String, Model>,
     /// Registries by name.
     pub registries: BTreeMap<String, Registry>,
     /// Other agents.
@@ -95,6 +97,60 @@ pub struct Tool {
 /// What one call of a tool reserves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost(pub Amounts);
+
+/// A model, as far as it costs something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Exact name.
+    pub name: String,
+    /// The most tokens, read and written together, that a call may use which does not say so itself.
+    pub max_tokens: Option<u64>,
+    /// What its tokens cost; `None` is a price that nobody knows.
+    pub price: Option<Price>,
+    /// Line of the `[[model]]` header.
+    pub line: usize,
+}
+
+/// Prices of one model in micro-USD per million tokens, with where and when they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Tokens read, cached ones aside.
+    pub tokens_in: u64,
+    /// Tokens read from a cache.
+    pub tokens_cached: u64,
+    /// Tokens written.
+    pub tokens_out: u64,
+    /// Where the prices stand.
+    pub source: String,
+    /// The day on which they stood there, `2026-11-01`.
+    pub as_of: String,
+}
+
+impl Price {
+    /// What tokens cost, in micro-USD. A started micro-USD counts; an unthinkable amount is the largest.
+    #[must_use]
+    pub fn of(&self, tokens: &Amounts) -> u64 {
+        let read = tokens.of(Kind::TokensIn);
+        let cached = tokens.of(Kind::TokensCached).min(read);
+        let parts = [
+            (read - cached, self.tokens_in),
+            (cached, self.tokens_cached),
+            (tokens.of(Kind::TokensOut), self.tokens_out),
+        ];
+        let sum = parts
+            .iter()
+            .fold(0_u128, |sum, (tokens, price)| sum.saturating_add(u128::from(*tokens) * u128::from(*price)));
+        u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
+
+    /// The most that `tokens` can cost, read and written in whatever shares.
+    #[must_use]
+    pub fn at_most(&self, tokens: u64) -> u64 {
+        let dearest = self.tokens_in.max(self.tokens_cached).max(self.tokens_out);
+        let cost = (u128::from(tokens) * u128::from(dearest)).div_ceil(1_000_000);
+        u64::try_from(cost).unwrap_or(u64::MAX)
+    }
+}
 
 /// Constraint on one argument.
 #[derive(Clone, Debug, PartialEq)]

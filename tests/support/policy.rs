@@ -78,6 +78,7 @@ pub fn empty() -> Policy {
         provenance: None,
         tools: BTreeMap::new(),
         code: None,
+        models: BTreeMap::new(),
         registries: BTreeMap::new(),
         peers: Peers::default(),
         budgets: Vec::new(),

@@ -3,8 +3,10 @@
 //! One function per table of `docs/policy.md`. What is absent grants nothing. Whether the rules make
 //! sense together is `check`'s question, not asked here.
 
+mod budget;
 pub(super) mod code;
 mod folder;
+mod model;
 mod parties;
 mod profile;
 mod rule;
@@ -47,7 +49,8 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
     let registries = parties::registries(root);
     let code = root.table("code", "[code]").map(|fields| code::read(&fields, &registries));
     let peers = root.table("peers", "[peers]").map(|fields| parties::peers(&fields)).unwrap_or_default();
-    let budgets = parties::budgets(root);
+    let budgets = budget::read(root);
+    let models = model::read(root);
     let approvals = read_approvals(root);
     let memory = root.table("memory", "[memory]").map(|fields| read_memory(&fields));
     let (protected, protected_answers) =
@@ -63,6 +66,7 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
         provenance: provenance.map_or(Some(None), |read| read.map(Some))?,
         tools,
         code: code.map_or(Some(None), |read| read.map(Some))?,
+        models,
         registries,
         peers,
         budgets,

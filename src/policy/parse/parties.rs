@@ -1,22 +1,12 @@
-//! `[[registry]]`, `[peers]`, `[[budget]]` and `[protected]`.
+//! `[[registry]]`, `[peers]` and `[protected]`.
 
 use std::collections::BTreeMap;
 
 use super::super::protected::is_pattern;
 use super::super::reader::{Fields, shown};
-use super::super::{Budget, Peers, Pin, Registry, Scope};
+use super::super::{Peers, Pin, Registry};
 use super::Unique;
-use crate::model::{Digest, Effect, KINDS, Kind, Limits, ThreatId, Window};
-
-/// Words of [`Scope`].
-pub(in crate::policy) const SCOPES: [(&str, Scope); 6] = [
-    ("org", Scope::Org),
-    ("project", Scope::Project),
-    ("agent", Scope::Agent),
-    ("session", Scope::Session),
-    ("subagent", Scope::Subagent),
-    ("run", Scope::Run),
-];
+use crate::model::{Digest, Limits, ThreatId};
 
 pub(super) fn registries(root: &Fields<'_, '_>) -> BTreeMap<String, Registry> {
     let mut unique = Unique::new("the registry");
@@ -73,46 +63,6 @@ pub(super) fn peers(fields: &Fields<'_, '_>) -> Peers {
     let answers = fields.threats("answers");
     fields.end();
     Peers { names, max_depth: u8::try_from(depth).unwrap_or(0), answers }
-}
-
-pub(super) fn budgets(root: &Fields<'_, '_>) -> Vec<Budget> {
-    let kinds: Vec<(&'static str, Kind)> = KINDS.iter().map(|row| (row.name, row.kind)).collect();
-    let mut ids = Unique::new("the budget");
-    let mut accounts = Unique::new("a budget for");
-    let mut budgets = Vec::new();
-    for fields in root.tables("budget", "[[budget]]") {
-        let id = fields.need_name("id");
-        let scope = fields.need_word("scope", &SCOPES);
-        let kind = fields.need_word("kind", &kinds);
-        if !fields.has("limit") {
-            fields.missing("limit");
-        }
-        let limit = fields.whole("limit", 0..=i64::MAX as u64);
-        let at_cap = fields.word("at_cap", &[("deny", Effect::Deny), ("ask", Effect::Ask)]).unwrap_or(Effect::Deny);
-        let answers = fields.threats("answers");
-        let assumed = fields.flag("assumed").unwrap_or(false);
-        fields.end();
-        if let Some(id) = &id {
-            ids.check(&fields, id.value.as_str(), id.line);
-        }
-        if let (Some(id), Some(scope), Some(kind), Some(limit)) = (id, scope, kind, limit) {
-            let scope_word = SCOPES.iter().find(|(_, value)| *value == scope).map_or("", |(word, _)| *word);
-            accounts.check(&fields, &format!("{} per {scope_word}", kind.row().name), fields.line);
-            let id = id.value.as_str().to_owned();
-            budgets.push(Budget {
-                id,
-                scope,
-                kind,
-                limit,
-                window: Window::Total,
-                at_cap,
-                answers,
-                assumed,
-                line: fields.line,
-            });
-        }
-    }
-    budgets
 }
 
 pub(super) fn protected(fields: &Fields<'_, '_>) -> (Vec<String>, Vec<ThreatId>) {

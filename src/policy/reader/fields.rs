@@ -74,6 +74,11 @@ impl<'s, 't> Fields<'s, 't> {
         self.table.contains_key(key)
     }
 
+    /// True when the value of `key` is a string.
+    pub(in crate::policy) fn is_text(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| matches!(value.get_ref(), DeValue::String(_)))
+    }
+
     pub(super) fn wrong(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
         let found = value.get_ref().type_str();
         self.fault(self.at(value), format!("`{key}` in {} is {wanted}, not a value of type {found}", self.what));

@@ -4,6 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::{At, Fields, decimal, shown};
+use crate::model::Millis;
 
 impl Fields<'_, '_> {
     /// True or false, if present.
@@ -32,6 +33,23 @@ impl Fields<'_, '_> {
             self.fault(self.at(value), format!("`{key}` in {} is {low} to {high}, not {found}", self.what));
         }
         number
+    }
+
+    /// A span of time such as `90s`, `15m`, `1h` or `7d`, within `range` milliseconds, if present.
+    pub(in crate::policy) fn span(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Option<Millis> {
+        let text = self.text(key)?;
+        let units = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+        let millis = units.into_iter().find_map(|(unit, millis)| {
+            let number = text.value.strip_suffix(unit)?;
+            let plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+            number.parse::<u64>().ok().filter(|_| plain)?.checked_mul(millis)
+        });
+        let millis = millis.filter(|millis| range.contains(millis));
+        if millis.is_none() {
+            let wanted = "a span of one second to 366 days, such as `90s`, `15m`, `1h` or `7d`";
+            self.fault(text.line, format!("`{key}` in {} is {wanted}, not `{}`", self.what, shown(&text.value)));
+        }
+        millis.map(Millis)
     }
 
     /// An integer or float, if present.

@@ -352,7 +352,7 @@ impl std::fmt::Debug for Gate {
     }
 }
 
-fn in_force(policy: Arc<Compiled>) -> InForce {
+pub(super) fn in_force(policy: Arc<Compiled>) -> InForce {
     let limits = policy.policy().budgets.iter().map(|budget| Limit {
         id: budget.id.clone(),
         tier: budget.scope,

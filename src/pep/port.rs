@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::audit::{About, Head, Question, Sealed};
+pub use crate::ledger::AccountId;
 use crate::model::{Action, Call, CallId, CodeGrant, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
 
 use super::{Answer, Durable, Reserved};

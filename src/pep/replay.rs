@@ -108,7 +108,7 @@ impl<'k> Replay<'k> {
         self.end(head).map(|(verified, state)| (verified, state.ledger.balances()))
     }
 
-    fn end(self, head: Option<&Head>) -> Folded {
+    pub(super) fn end(self, head: Option<&Head>) -> Folded {
         let Self { reading, state, fault } = self;
         let verified = reading.finish(head)?;
         fault.map_or(Ok((verified, state)), Err)

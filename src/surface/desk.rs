@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::card::{Asked, Sheet};
 use super::lock;
-use crate::model::{Call, CallId, Millis, Name};
+use crate::model::{Call, CallId, Millis, Name, Timestamp};
 use crate::pep::port::{Approval, Approver, Drawer, Question};
 use crate::pep::{AnswerFault, Gate, Reply};
 
@@ -96,6 +96,13 @@ impl Desk {
         gate.questions().into_iter().filter_map(card).collect()
     }
 
+    /// The cards of `questions` for which no call waits, at the time `now`: those of a store that no gate uses.
+    #[must_use]
+    pub fn cards(&self, questions: &[Question], now: Timestamp) -> Vec<Asked> {
+        let card = |question: &Question| Asked { expires_in_ms: question.until.since(now).0, ..self.kept(question) };
+        questions.iter().map(card).collect()
+    }
+
     /// Answers the question `id` of `gate`, once; `by` says who, for the record.
     #[must_use]
     pub fn answer(&self, gate: &Gate, id: &Name, reply: Reply, by: &str) -> Answered {
@@ -134,8 +141,12 @@ impl Desk {
         if gate.is_attended(&question.id) {
             return None;
         }
+        Some(self.kept(question))
+    }
+
+    fn kept(&self, question: &Question) -> Asked {
         let kept = self.0.drawer.as_ref().and_then(|drawer| drawer.get(&question.id));
-        Some(Asked::of(question, kept.and_then(|text| Sheet::read(&text, question)).as_ref()))
+        Asked::of(question, kept.and_then(|text| Sheet::read(&text, question)).as_ref())
     }
 
     fn forget(&self, id: &Name) {
@@ -215,7 +226,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, Digest, Resource, Subject, Timestamp};
+    use crate::model::{Action, Digest, Resource, Subject};
     use crate::pep::port::About;
 
     fn call(session: &str, id: &str) -> Call {

@@ -95,8 +95,9 @@ impl Store {
 
     /// Every entry, verified and folded.
     fn statement(&self) -> Result<Statement, String> {
-        let key = public_key(&self.folder)?;
+        // First of all whether there is one: a folder without a journal has no key either.
         let reader = Reader::open(&self.folder).map_err(|fault| fault.to_string())?;
+        let key = public_key(&self.folder)?;
         let mut replay = Replay::auditing(&key);
         let head = reader.replay(&mut |text| drop(replay.add(text))).map_err(|fault| fault.to_string())?;
         replay

@@ -39,6 +39,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let rig = Rig::start(|setup| {
+            setup.policy.peers.max_depth = 1;
             setup.policy.approvals.timeout = Millis(600_000);
             for budget in &mut setup.policy.budgets {
                 (budget.limit, budget.at_cap) = match budget.id.as_str() {

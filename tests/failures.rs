@@ -346,3 +346,23 @@ fn jobs_at_the_same_time_are_a_level_and_not_a_sum() {
         books.settle(&format!("j{number}"), job);
     }
 }
+
+#[test]
+fn every_failure_is_in_the_docs_and_every_test_in_the_docs_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let (docs, here) = (read("docs/budgets-failures.md"), read("tests/failures.rs"));
+    let names = here.split("#[test]\nfn ").skip(1).filter_map(|test| test.split('(').next());
+    for name in names.filter(|name| !name.starts_with("every_failure")) {
+        assert!(docs.contains(&format!("`{name}`")), "{name} is not in the docs");
+    }
+    let elsewhere = ["budget.rs", "deny.rs"].map(|file| read(&format!("tests/laws/{file}"))).concat();
+    let crash = ["points.rs", "load.rs"].map(|file| read(&format!("tests/crash/{file}"))).concat();
+    let all = [here, elsewhere, crash, read("tests/journal.rs")].concat();
+    let rows = docs.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what"));
+    let named: Vec<&str> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
+    assert!(named.len() > 25);
+    for name in named.into_iter().filter(|name| name.contains('_')) {
+        assert!(all.contains(&format!("fn {name}(")), "the docs name {name}, which is no test");
+    }
+}

@@ -3,8 +3,8 @@
 //! The history is made by a real gate, two entries a call, over a thousand runs in a hundred sessions.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weir::audit::Head;
@@ -72,30 +72,39 @@ fn seal() -> Seal {
     Box::new(|count, hash| Head::sign(count, hash, &key()))
 }
 
-fn open(dir: &Path, every: u64) -> Gate {
+fn open(dir: &Path, every: Option<u64>) -> Gate {
     let policy = weir::policy::parse(POLICY.as_bytes(), "bench.toml").unwrap_or_else(|faults| panic!("{faults}"));
     let policy: Arc<Compiled> = Compiled::new(policy).unwrap_or_else(|faults| panic!("{faults}"));
-    let store = Sqlite::dangerous_no_fsync(dir, seal()).expect("a store").snapshots_every(every);
+    let mut store = Sqlite::dangerous_no_fsync(dir, seal()).expect("a store");
+    if let Some(every) = every {
+        store = store.snapshots_every(every);
+    }
     let clock = Box::new(Ticks(AtomicU64::new(1)));
     Gate::open(policy, Box::new(store), clock, Box::new(Nobody), key()).expect("a gate")
 }
 
-fn write(gate: &Gate, pairs: u64) {
-    let next = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..64 {
-            scope.spawn(|| {
-                while let number @ 0.. = next.fetch_add(1, Ordering::Relaxed)
-                    && number < pairs
-                {
-                    let mut call = call(number);
-                    call.subject.session = name(&format!("s-{}", number % 100));
-                    call.subject.run = name(&format!("r-{}", number % 1_000));
-                    assert!(gate.handle(call, &Nothing, &Nothing).ran());
-                }
-            });
+/// Runs `pairs` calls on 64 threads; how long each took, shortest first.
+fn write(gate: &Gate, pairs: u64) -> Vec<Duration> {
+    let (next, all) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let calls = || {
+        let mut mine = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= pairs {
+                return all.lock().expect("no panic").append(&mut mine);
+            }
+            let mut call = call(number);
+            call.subject.session = name(&format!("s-{}", number % 100));
+            call.subject.run = name(&format!("r-{}", number % 1_000));
+            let begin = Instant::now();
+            assert!(gate.handle(call, &Nothing, &Nothing).ran());
+            mine.push(begin.elapsed());
         }
-    });
+    };
+    std::thread::scope(|scope| (0..64).for_each(|_| drop(scope.spawn(calls))));
+    let mut all = all.into_inner().expect("no panic");
+    all.sort_unstable();
+    all
 }
 
 /// Memory that this process holds, in MiB.
@@ -120,22 +129,33 @@ fn time<T>(what: &str, run: impl Fn() -> T) {
 pub fn run(pairs: u64) {
     let dir = tempfile::tempdir().expect("a folder");
     let begin = Instant::now();
-    let gate = open(dir.path(), 10_000);
-    write(&gate, pairs);
+    let gate = open(dir.path(), None);
+    let sorted = write(&gate, pairs);
     let (entries, took) = (gate.entries(), begin.elapsed());
     drop(gate);
-    let bytes = std::fs::metadata(dir.path().join(FILE)).expect("a file").len();
-    let mib = bytes >> 20;
-    println!("{entries} entries written in {:.1} s, {mib} MiB, {} MiB in memory\n", took.as_secs_f64(), resident());
+    let mib = std::fs::metadata(dir.path().join(FILE)).expect("a file").len() >> 20;
+    let at = |part: f64| sorted[((sorted.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+    println!("{entries} entries written in {:.1} s, {mib} MiB, {} MiB in memory", took.as_secs_f64(), resident());
+    println!(
+        "calls of 64 threads: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, longest {:.2} ms\n",
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    );
     let store = Sqlite::dangerous_no_fsync(dir.path(), seal()).expect("a store");
     let kept = store.snapshot(0).expect("read").expect("a snapshot");
+    let before = store.snapshot(1).expect("read").expect("another snapshot");
     println!("snapshot: {} KiB and {} KiB of prints\n", kept.text.len() >> 10, kept.prints.len() >> 10);
     drop(store);
     println!("| start with {entries} entries | median of 3 | longest |\n|---|--:|--:|");
-    time("newest snapshot", || open(dir.path(), u64::MAX));
+    time("newest snapshot", || open(dir.path(), Some(u64::MAX)));
     let sql = rusqlite::Connection::open(dir.path().join(FILE)).expect("a file");
     time("all checked: `weir store check`", || check(dir.path(), &key().public(), None).expect("a store"));
+    sql.execute_batch("DELETE FROM snapshots WHERE count = (SELECT max(count) FROM snapshots)").expect("deleted");
+    let rest = format!("the snapshot before it and {} entries: a killed gate", entries - before.count);
+    time(&rest, || open(dir.path(), Some(u64::MAX)));
     sql.execute_batch("DELETE FROM snapshots").expect("deleted");
     drop(sql);
-    time("every entry (no snapshot)", || open(dir.path(), u64::MAX));
+    time("every entry (no snapshot)", || open(dir.path(), Some(u64::MAX)));
 }

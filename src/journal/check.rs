@@ -1,4 +1,5 @@
-//! Whether a store is sound: its pages, its chain, its index, its mark. Reads only, beside a running gate.
+//! Whether a store is sound: its pages, chain, books, snapshots, index and mark. Reads only, beside a running
+//! gate.
 //!
 //! Every finding says what is wrong and what to do. Pages come first, because a damaged one explains the
 //! rest; whatever can still be read is read. It repairs nothing: a store that repairs itself forgets.
@@ -8,20 +9,23 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::mark;
+use super::books::Books;
 use super::reader::{self, Reader};
+use super::{mark, snapshots};
 use crate::audit::{Bad, Entry, PublicKey, Reading, Verified};
 use crate::model::Digest;
-use crate::pep::port::JournalFault;
+use crate::pep::Replay;
+use crate::pep::port::{JournalFault, Snapshot};
 
 /// Most lines of SQLite's own check that are told.
 const LINES: usize = 10;
+const SNAPSHOT: &str = "a gate leaves it aside and reads the journal instead; it makes a new one by itself";
 const RESTORE: &str = "restore the newest backup; the damaged files stay where you move them";
 
 /// One thing that is wrong with a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Where: `pages`, `chain`, `index`, `mark`, `after`.
+    /// Where: `pages`, `chain`, `books`, `snapshot`, `index`, `mark`, `after`.
     pub part: &'static str,
     /// What is wrong.
     pub text: String,
@@ -61,7 +65,7 @@ pub fn check(dir: &Path, key: &PublicKey, after: Option<Digest>) -> Result<Repor
         report.add("pages", page, RESTORE);
     }
     let mut kept = after.is_none_or(|after| after == Digest::ZERO);
-    match examine(store, key, |entry| kept |= Some(entry.prev) == after) {
+    match folded(store, key, &mut report, |entry| kept |= Some(entry.prev) == after) {
         Ok(Ok(verified)) => {
             report.head = verified.chain.head();
             kept |= Some(report.head) == after;
@@ -95,6 +99,55 @@ pub(super) fn pages(store: &Connection) -> Result<Vec<String>, JournalFault> {
         // So damaged that the check itself ends.
         Err(error) => Ok(vec![reader::unreadable(&error).0]),
     }
+}
+
+/// Verifies the chain, every receipt and the head, sums the books anew and compares the snapshots with the
+/// entries that they stand for; `each` sees the entries as they pass.
+fn folded(
+    store: &Connection,
+    key: &PublicKey,
+    report: &mut Report,
+    mut each: impl FnMut(&Entry),
+) -> Result<Result<Verified, Bad>, JournalFault> {
+    let kept = (0..).map_while(|back| snapshots::read(store, back).transpose());
+    let kept: Vec<Snapshot> =
+        kept.collect::<rusqlite::Result<_>>().map_err(|error| reader::unreadable(&error)).unwrap_or_else(|fault| {
+            report.add("snapshot", fault.0, SNAPSHOT);
+            Vec::new()
+        });
+    let (mut replay, mut books) = (Replay::auditing(key), Books::default());
+    let mut count = 0;
+    let head = reader::replay(store, 0, &mut |text| {
+        let Some(entry) = replay.add(text) else { return };
+        each(&entry);
+        books.add(&entry);
+        count += 1;
+        for snapshot in kept.iter().filter(|snapshot| snapshot.count == count) {
+            if let Err(why) = replay.agrees(snapshot, key) {
+                report.add("snapshot", format!("the one after {count} entries does not hold: {why}"), SNAPSHOT);
+            }
+        }
+    })?;
+    Ok(replay.finish(head.as_ref()).map(|(verified, balances)| {
+        for snapshot in kept.iter().filter(|snapshot| snapshot.count > count) {
+            let text = format!("one stands for {} entries, of which {count} are there", snapshot.count);
+            report.add("snapshot", text, SNAPSHOT);
+        }
+        for balance in &balances {
+            let differs = books.differs(balance.account.as_str(), balance.posted, balance.pending);
+            if let Some(text) = differs {
+                report.add("books", text, "report this with the journal: the ledger and the entries must agree");
+            }
+        }
+        if balances.len() != books.accounts() {
+            report.add(
+                "books",
+                "the ledger and the entries speak of different accounts",
+                "report this with the journal",
+            );
+        }
+        verified
+    }))
 }
 
 /// Verifies the chain, every receipt and the head; `each` sees the entries as they pass.

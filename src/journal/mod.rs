@@ -9,6 +9,8 @@ mod memory;
 #[cfg(feature = "store")]
 mod backup;
 #[cfg(feature = "store")]
+mod books;
+#[cfg(feature = "store")]
 mod check;
 #[cfg(feature = "store")]
 mod drawer;

@@ -50,8 +50,8 @@ pub struct Sqlite {
     jobs: Option<Mutex<Sender<Job>>>,
     writer: Option<JoinHandle<()>>,
     reader: Mutex<Connection>,
-    /// Entries between two snapshots.
-    every: u64,
+    /// Entries between two snapshots, where they were set.
+    every: Option<u64>,
     /// Bytes of the newest snapshot.
     size: AtomicU64,
     _lock: Lock,
@@ -103,13 +103,14 @@ impl Sqlite {
             .spawn(move || writer.run(&work))
             .map_err(|error| unusable(&error))?;
         let (jobs, writer, reader) = (Some(Mutex::new(jobs)), Some(writer), Mutex::new(reader));
-        Ok(Self { jobs, writer, reader, every: EVERY, size: AtomicU64::new(0), _lock: lock })
+        Ok(Self { jobs, writer, reader, every: None, size: AtomicU64::new(0), _lock: lock })
     }
 
-    /// The same store, asking for a snapshot after this many entries instead of 10,000.
+    /// The same store, asking for a snapshot after this many entries, instead of after 10,000 or, where the
+    /// state is large, more.
     #[must_use]
     pub const fn snapshots_every(mut self, entries: u64) -> Self {
-        self.every = entries;
+        self.every = Some(entries);
         self
     }
 
@@ -145,7 +146,8 @@ impl Journal for Sqlite {
     }
 
     fn wants_snapshot(&self, since: u64, moment: Moment) -> bool {
-        let least = self.every.max(self.size.load(Ordering::Relaxed) / BYTES_AN_ENTRY);
+        let usual = || EVERY.max(self.size.load(Ordering::Relaxed) / BYTES_AN_ENTRY);
+        let least = self.every.unwrap_or_else(usual);
         match moment {
             Moment::Running => since >= least,
             // A clean end makes the next start short, unless there is next to nothing to read.

@@ -216,6 +216,12 @@ impl Ledger {
         now.max(self.last)
     }
 
+    /// The time of a change: from now on none is earlier.
+    fn tick(&mut self, now: Timestamp) -> Timestamp {
+        self.last = self.clamped(now);
+        self.last
+    }
+
     fn find(&self, account: &str) -> Option<&Node> {
         self.index.get(account).and_then(|at| self.nodes.get(*at))
     }

@@ -75,13 +75,13 @@ fn a_file_that_may_not_grow_ends_in_denials_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("store")).unwrap();
     // Blocks of 512 bytes; the signal that would end the process is ignored, so that the write fails.
-    let (told, rest) = inside("trap '' XFSZ; ulimit -f 600", dir.path()).unwrap();
+    let (told, rest) = inside("trap '' XFSZ; ulimit -f 2400", dir.path()).unwrap();
     let failed = line(&rest, "failed ");
     assert!(
         failed.starts_with("journal_failed") && failed.contains("nothing runs without a durable record"),
         "{failed}"
     );
-    nothing_is_lost(dir.path(), &told, "a limit of 300 KiB");
+    nothing_is_lost(dir.path(), &told, "a limit of 1,200 KiB");
 }
 
 #[test]

@@ -11,4 +11,5 @@ mod faults;
 mod load;
 mod points;
 mod rig;
+mod snapshots;
 mod torn;

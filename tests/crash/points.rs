@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use weir::model::{Call, Millis, Outcome, Timestamp};
 use weir::pep::port::{
-    Approval, Approver, Clock, Executor, Head, Inner, Journal, JournalFault, Question, Sealed, Ticket,
+    Approval, Approver, Clock, Executor, Head, Inner, Journal, JournalFault, Moment, Question, Sealed, Snapshot, Ticket,
 };
 use weir::pep::{Durable, Reserved};
 
@@ -63,8 +63,27 @@ impl<J: Journal> Journal for Store<J> {
     }
 
     fn replay(&self, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
-        self.1.pass("before the replay");
         self.0.replay(each)
+    }
+
+    fn replay_from(&self, from: u64, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
+        self.1.pass("before the replay");
+        self.0.replay_from(from, each)
+    }
+
+    fn wants_snapshot(&self, since: u64, moment: Moment) -> bool {
+        self.0.wants_snapshot(since, moment)
+    }
+
+    fn keep(&self, snapshot: Snapshot) {
+        self.1.pass("before a snapshot");
+        self.0.keep(snapshot);
+        self.1.pass("with a snapshot handed over");
+    }
+
+    fn snapshot(&self, back: usize) -> Result<Option<Snapshot>, JournalFault> {
+        self.1.pass("before a snapshot is read");
+        self.0.snapshot(back)
     }
 }
 
@@ -145,7 +164,7 @@ fn a_death_at_any_call_on_a_port_loses_nothing_and_repeats_nothing() {
     std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(deaths))));
     let names = names.into_inner().unwrap();
     println!("{} deaths: {names:?}", names.values().sum::<u32>());
-    assert_eq!(names.len(), 11, "every kind of point was died at: {names:?}");
+    assert_eq!(names.len(), 14, "every kind of point was died at: {names:?}");
 }
 
 #[test]

@@ -23,6 +23,9 @@ use crate::support::{call, key, program, step, tool};
 /// What the organisation may spend, micro-USD; one `buy` holds 100.
 pub const CAP: u64 = 2_000;
 
+/// Entries between two snapshots: so few that every test starts from one.
+pub const EVERY: u64 = 5;
+
 /// The policy of these tests: a cap nobody raises, and one at which a person is asked.
 pub fn policy() -> Policy {
     let mut policy = busy();
@@ -65,7 +68,7 @@ pub fn open_with(
     seal: Seal,
 ) -> Result<Gate, String> {
     let compiled = Compiled::new(policy()).unwrap_or_else(|faults| panic!("{faults}"));
-    let store = Sqlite::open(dir, seal).map_err(|fault| fault.0)?;
+    let store = Sqlite::open(dir, seal).map_err(|fault| fault.0)?.snapshots_every(EVERY);
     Gate::open(compiled, wrap(store), clock, person, key()).map_err(|fault| fault.to_string())
 }
 
@@ -209,11 +212,19 @@ pub fn store_of_child() -> Option<PathBuf> {
 
 /// What a child printed until it ended: what was told, and all other lines.
 pub fn read(child: &mut Child) -> (Vec<Told>, Vec<String>) {
+    read_each(child, || {})
+}
+
+/// The same, with something to do whenever it has told one more.
+pub fn read_each(child: &mut Child, mut each: impl FnMut()) -> (Vec<Told>, Vec<String>) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let (mut told, mut rest) = (Vec::new(), Vec::new());
     for line in lines {
         match Told::parse(&line) {
-            Some(one) => told.push(one),
+            Some(one) => {
+                told.push(one);
+                each();
+            }
             None => rest.push(line),
         }
     }

@@ -11,6 +11,7 @@ mod deny;
 mod evidence;
 mod identity;
 mod intent;
+mod operator;
 mod replay;
 
 use std::sync::Barrier;

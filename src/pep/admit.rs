@@ -132,6 +132,7 @@ impl Gate {
             reserved.approval.clone(),
         );
         let body = body.using(reserved.question.clone());
+        self.take_back(locked, &reserved.call, reserved.permit.decision().policy);
         locked.state.admitted(&reserved.call, reserved.approval.is_some(), reserved.question.as_ref());
         let (intent, ticket) = self.write(locked, now, body);
         // Read under the lock: whoever revokes does so under it, too.

@@ -13,7 +13,7 @@ use super::gate::Locked;
 use super::port::{Approval, JournalFault, Ticket};
 use super::stage::Ruled;
 use crate::audit::{About, Body, Question, Verdict};
-use crate::model::{Amounts, Call, Millis, Name, Reason, ReasonCode, Subject, Timestamp};
+use crate::model::{Amounts, Call, Digest, Millis, Name, Reason, ReasonCode, Subject, Timestamp};
 
 /// Questions for whose answer a call of this process waits; no other call may have it.
 #[derive(Debug, Default)]
@@ -194,6 +194,23 @@ impl Gate {
         drop(locked);
         ticket.wait().map_err(|fault| self.fail(&fault))?;
         Ok(heard)
+    }
+
+    /// Takes back what an earlier try of `call` asked and nobody waits for: it goes on without the answer, and a yes that
+    /// came later would raise a cap for nothing.
+    pub(super) fn take_back(&self, locked: &mut Locked<'_>, call: &Call, policy: Digest) {
+        if locked.state.docket.is_empty() {
+            return;
+        }
+        let (now, bound) = (self.now(locked), Question::bound(call, policy));
+        let moot = |question: &&Question| question.bound == bound && !self.attended.has(&question.id);
+        let waiting = locked.state.docket.all_waiting(now);
+        let moot: Vec<Name> = waiting.filter(moot).map(|question| question.id.clone()).collect();
+        for question in moot {
+            let body = Body::Answer { question, verdict: Verdict::Withdrawn, by: String::new(), until: now };
+            // Durable before the intent that follows it, or the intent is not either.
+            drop(self.enter(locked, body));
+        }
     }
 
     /// Folds an entry of this file into the state and hands it to the journal.

@@ -83,6 +83,11 @@ impl Docket {
         self.matters.get(id)?.answer.as_ref()
     }
 
+    /// True when nothing was asked lately.
+    pub fn is_empty(&self) -> bool {
+        self.matters.is_empty()
+    }
+
     /// The question `id`, as long as it waits.
     pub fn waiting(&self, id: &Name, now: Timestamp) -> Option<&Question> {
         self.matters.get(id).filter(|matter| matter.answer.is_none() && !matter.is_over(now)).map(|m| &m.question)

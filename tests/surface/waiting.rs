@@ -165,6 +165,19 @@ fn a_question_at_the_cap_survives_and_its_yes_raises_the_budget() {
 }
 
 #[test]
+fn a_question_that_the_call_needs_no_more_is_taken_back() {
+    let store = Store::default();
+    let session = interrupted(&store, "paid", 2);
+    let rig = store.start();
+    let raise = json!({"budget": "money", "account": format!("acme/coder/{session}"), "by": 5});
+    assert_eq!(rig.ask(OPERATOR, "POST", "/v1/budgets/raise", Some(raise)).json(), json!({}));
+    assert_eq!(waiting(&rig).len(), 1, "a raise answers nothing that was asked");
+    resume(&rig, &session);
+    assert_eq!(decide(&rig, &session, "paid", "swordfish")["effect"], "allow");
+    assert!(waiting(&rig).is_empty(), "a late yes would raise the cap for nothing");
+}
+
+#[test]
 fn what_cannot_be_shown_after_a_restart_can_only_be_refused() {
     let store = Store::default();
     interrupted(&store, "risky", 0);

@@ -1,8 +1,8 @@
 //! Policy files: every fault at its line, all at once; and what `check` finds in whole policies.
 
 use proptest::prelude::*;
-use weir::model::{Checkpoint, Quota, Record, Scratch};
-use weir::policy::{Faults, Policy, Remark, Severity, check, parse};
+use weir::model::{Amounts, Checkpoint, Kind, Millis, Quota, Record, Scratch, Window};
+use weir::policy::{Faults, Policy, Price, Remark, Severity, check, parse};
 
 const HEAD: &str = "[policy]\nid = \"p\"\n";
 
@@ -88,6 +88,20 @@ fn every_fault_of_code_registries_peers_and_budgets_has_its_line() {
     refused(&budget.replace("limit = 1", "limit = 1.5"), 5, "an integer");
     refused(&budget.replace("limit = 1\n", ""), 1, "lacks `limit`");
     refused(&format!("{budget}at_cap = \"allow\""), 6, "one of `deny`, `ask`");
+    refused(&format!("{budget}window = \"weekly\""), 6, "one of `total`");
+    refused(&format!("{budget}window = {{ every = \"1w\" }}"), 6, "a span of one second to 366 days");
+    refused(&format!("{budget}window = {{ every = \"500d\" }}"), 6, "a span of one second to 366 days");
+    refused(&format!("{budget}window = {{ every = \"1d\", rolling = \"1d\" }}"), 6, "has one of `every`");
+    refused(&format!("{budget}window = {{ each = \"1d\" }}"), 6, "unknown field `each`");
+    refused(&format!("{budget}window = {{ every = 1 }}"), 6, "a string");
+    let memory = budget.replace("calls", "memory_bytes");
+    refused(&format!("{memory}window = {{ every = \"1d\" }}"), 1, "does not add up over time");
+    let model = "[[model]]\nname = \"m\"\n[model.price]\ntokens_in = 1\ntokens_out = 2\nsource = \"s\"\nas_of = \"2026-11-01\"\n";
+    refused(&model.replace("tokens_out = 2\n", ""), 3, "lacks `tokens_out`");
+    refused(&model.replace("source = \"s\"\n", ""), 3, "lacks `source`");
+    refused(&model.replace("2026-11-01", "2026-13-01"), 7, "the day on which the price was read");
+    refused(&model.replace("tokens_in = 1", "tokens_in = 1.5"), 4, "an integer");
+    refused(&format!("{model}{model}"), 9, "the model `m` stands twice");
     refused(
         &format!("{budget}{}", budget.replace("\"b\"", "\"c\"")),
         6,
@@ -300,6 +314,58 @@ fn rules_that_work_together_are_left_alone() {
     ];
     let remarks = remarks(&apart.concat());
     assert!(remarks.iter().all(|remark| remark.text.contains("no [profile]")), "{remarks:#?}");
+}
+
+#[test]
+fn windows_and_prices_are_read_as_written() {
+    let window = |text: &str| {
+        let head = "[[budget]]\nid = \"b\"\nscope = \"project\"\nkind = \"micro_usd\"\nlimit = 1\n";
+        read(&format!("{HEAD}{head}{text}")).budgets[0].window
+    };
+    assert_eq!(window(""), Window::Total);
+    assert_eq!(window("window = \"total\""), Window::Total);
+    assert_eq!(window("window = { every = \"1d\" }"), Window::Every(Millis(86_400_000)));
+    assert_eq!(window("window = { rolling = \"90m\" }"), Window::Rolling(Millis(5_400_000)));
+    assert_eq!(window("window = { refill = \"36h\" }"), Window::Refill(Millis(129_600_000)));
+    // One kind in one scope may have a budget over each time.
+    let budget = "[[budget]]\nid = \"a\"\nscope = \"run\"\nkind = \"calls\"\nlimit = 9\n";
+    let second = format!("{}window = {{ every = \"1h\" }}\n", budget.replace("\"a\"", "\"b\""));
+    assert_eq!(read(&format!("{HEAD}{budget}{second}")).budgets.len(), 2);
+    refused(&format!("{budget}{second}{}", second.replace("\"b\"", "\"c\"")), 12, "every 1h` stands twice");
+    let policy = read(&format!(
+        "{HEAD}[[model]]\nname = \"m\"\nmax_tokens = 9\n[model.price]\ntokens_in = 2_500_000\ntokens_out = 10_000_000\n\
+         source = \"price list\"\nas_of = \"2026-11-01\"\n[[model]]\nname = \"n\"\n"
+    ));
+    let price = policy.models["m"].price.clone().unwrap();
+    assert_eq!(
+        (price.tokens_cached, price.source.as_str(), price.as_of.as_str()),
+        (2_500_000, "price list", "2026-11-01")
+    );
+    assert_eq!((policy.models["m"].max_tokens, policy.models["n"].price.as_ref()), (Some(9), None));
+}
+
+#[test]
+fn money_is_counted_in_integers_and_a_started_unit_counts() {
+    let price = |tokens_in, tokens_cached, tokens_out| Price {
+        tokens_in,
+        tokens_cached,
+        tokens_out,
+        source: "s".into(),
+        as_of: "2026-11-01".into(),
+    };
+    let tokens = |read, cached, written| {
+        let amounts = Amounts::ZERO.with(Kind::TokensIn, read).with(Kind::TokensCached, cached);
+        amounts.with(Kind::TokensOut, written)
+    };
+    // $2.50 for a million read, $1.25 from a cache, $10 written.
+    let usual = price(2_500_000, 1_250_000, 10_000_000);
+    assert_eq!(usual.of(&tokens(1_000_000, 0, 0)), 2_500_000);
+    assert_eq!(usual.of(&tokens(1_000_000, 400_000, 100_000)), 1_500_000 + 500_000 + 1_000_000);
+    assert_eq!((usual.of(&tokens(1, 0, 0)), usual.of(&tokens(0, 0, 0))), (3, 0), "rounded up, and once");
+    // More from a cache than was read is a wrong report: no more than was read is cheap.
+    assert_eq!(usual.of(&tokens(10, 99, 0)), 13);
+    assert_eq!(usual.at_most(100), 1_000);
+    assert_eq!(price(u64::MAX, 0, u64::MAX).of(&tokens(u64::MAX, 0, u64::MAX)), u64::MAX);
 }
 
 #[test]

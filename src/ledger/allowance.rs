@@ -25,6 +25,8 @@ pub struct Allowance {
     pub held: u64,
     /// Posted or pending. More than `held` only after an over-run.
     pub used: u64,
+    /// Tranches that people granted here.
+    pub raised: u64,
 }
 
 impl Allowance {
@@ -59,7 +61,11 @@ impl Ledger {
         // Counted against the largest limit that there is, what is left says what is used.
         let boundless = Limit { limit: u64::MAX, shared: false, ..limit.clone() };
         let left = self.left(account, self.find(account), &boundless, now);
-        Allowance { held, used: u64::MAX.saturating_sub(left) }
+        let used = u64::MAX.saturating_sub(left);
+        // Under a limit of exactly what is used, what is left was granted beyond it.
+        let exact = Limit { limit: used, ..boundless };
+        let raised = self.left(account, self.find(account), &exact, now);
+        Allowance { held, used, raised }
     }
 
     /// Every pot of which something is held, in order.

@@ -35,7 +35,7 @@ impl Ledger {
     /// Adds a tranche to a budget of an account: for good where the budget counts in total, else for as long
     /// as what is reserved at `at` counts.
     pub fn raise(&mut self, budget: &str, account: &AccountId, by: Amounts, window: Window, at: Timestamp) {
-        let at = self.clamped(at);
+        let at = self.tick(at);
         if window.is_total() {
             let sum = self.tranches.entry(budget.to_owned()).or_default().entry(account.clone()).or_default();
             for (kind, amount) in by.iter() {
@@ -57,7 +57,7 @@ impl Ledger {
 
     /// Counts from `at` on what `watches`, the windows of the policy that comes into force, speak of.
     pub fn watch(&mut self, watches: &[Watch], at: Timestamp) {
-        let at = self.clamped(at);
+        let at = self.tick(at);
         for old in &mut self.watched {
             let (tier, kind, window) = (old.watch.tier, old.watch.kind, old.watch.window);
             let same = |new: &&Watch| new.tier == tier && new.kind == kind && new.window == window;
@@ -95,7 +95,7 @@ impl Ledger {
     /// Lets nothing new below `account`, until it is thawed or, when `revoked`, for good. What is revoked
     /// stays so.
     pub fn bar(&mut self, account: &AccountId, revoked: bool, by: &str, at: Timestamp) {
-        let bar = Bar { revoked, by: by.to_owned(), since: self.clamped(at) };
+        let bar = Bar { revoked, by: by.to_owned(), since: self.tick(at) };
         match self.bars.get_mut(account) {
             Some(before) if before.revoked || !revoked => {}
             Some(before) => *before = bar,

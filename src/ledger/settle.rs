@@ -13,6 +13,8 @@ use crate::model::{Amounts, CallId, Excess, Nature, Timestamp, exact};
 pub(super) struct Held {
     /// What is held now: less with each part that was posted.
     amounts: Amounts,
+    /// What was held at first.
+    reserved: Amounts,
     made: Made,
     /// Parts posted so far, and their sum.
     #[serde(with = "exact")]
@@ -35,11 +37,13 @@ pub(super) struct Doubt {
     made: Made,
     /// What it was taken to have used.
     posted: Amounts,
+    /// What of it counts in the windows in which it was reserved; the rest was an over-run.
+    counted: Amounts,
 }
 
 impl Held {
     pub(super) const fn new(amounts: Amounts, nodes: Vec<usize>, number: u64, at: Timestamp) -> Self {
-        Self { amounts, made: Made { nodes, number, at }, parts: 0, posted: Amounts::ZERO }
+        Self { amounts, reserved: amounts, made: Made { nodes, number, at }, parts: 0, posted: Amounts::ZERO }
     }
 }
 
@@ -60,7 +64,7 @@ impl Ledger {
     pub fn settle_unknown(&mut self, id: &CallId, used: Amounts, now: Timestamp) -> Option<Settled> {
         let held = self.pending.get(id).cloned()?;
         let end = self.settle(id, used, now)?;
-        self.doubt(id, &held, end.posted);
+        self.doubt(id, held, end.posted);
         Some(end)
     }
 
@@ -75,7 +79,7 @@ impl Ledger {
         let held = self.pending.remove(id)?;
         let end = Settled::unknown(held.amounts);
         self.finish(&held, end.posted, now);
-        self.doubt(id, &held, end.posted);
+        self.doubt(id, held, end.posted);
         Some(end)
     }
 
@@ -142,7 +146,7 @@ impl Ledger {
         let held = self.pending.get(id).cloned();
         self.replay_outcome(id, posted, at)?;
         if let Some(held) = held {
-            self.doubt(id, &held, posted);
+            self.doubt(id, held, posted);
         }
         Ok(())
     }
@@ -166,19 +170,20 @@ impl Ledger {
     /// The call is not in doubt.
     pub fn reconcile(&mut self, id: &CallId, posted: Amounts, at: Timestamp) -> Result<(), ReplayFault> {
         let doubt = self.doubts.remove(id).ok_or(ReplayFault::NotInDoubt)?;
-        let at = self.clamped(at);
-        self.last = at;
-        let (mut less, mut more) = (Amounts::ZERO, Amounts::ZERO);
+        let at = self.tick(at);
+        let (mut less, mut more, mut back) = (Amounts::ZERO, Amounts::ZERO, Amounts::ZERO);
         for (kind, amount) in correctable(posted) {
             less.set(kind, doubt.posted.of(kind).saturating_sub(amount));
             more.set(kind, amount.saturating_sub(doubt.posted.of(kind)));
+            // An over-run stays where it was counted: what is given back is less than was reserved.
+            back.set(kind, doubt.counted.of(kind).saturating_sub(amount));
         }
         for index in &doubt.made.nodes {
             let Some(node) = self.nodes.get_mut(*index) else { continue };
             node.unpost(less);
             node.post(more, at);
         }
-        self.remeter(&doubt.made, less, more, at);
+        self.remeter(&doubt.made, back, more, at);
         Ok(())
     }
 
@@ -187,15 +192,20 @@ impl Ledger {
         self.doubts.iter().map(|(id, doubt)| (id, doubt.posted))
     }
 
-    fn doubt(&mut self, id: &CallId, held: &Held, posted: Amounts) {
-        let all =
-            flows(&held.posted).fold(posted, |all, (kind, before)| all.with(kind, all.of(kind).saturating_add(before)));
-        self.doubts.insert(id.clone(), Doubt { made: held.made.clone(), posted: all });
+    fn doubt(&mut self, id: &CallId, held: Held, posted: Amounts) {
+        let (mut all, mut counted) = (posted, held.reserved);
+        for (kind, before) in flows(&held.posted) {
+            all.set(kind, all.of(kind).saturating_add(before));
+        }
+        for (kind, rest) in flows(&held.amounts) {
+            let unused = rest.saturating_sub(posted.of(kind));
+            counted.set(kind, counted.of(kind).saturating_sub(unused));
+        }
+        self.doubts.insert(id.clone(), Doubt { made: held.made, posted: all, counted });
     }
 
     fn part(&mut self, id: &CallId, posted: Amounts, now: Timestamp) {
-        let at = self.clamped(now);
-        self.last = at;
+        let at = self.tick(now);
         let Some(held) = self.pending.get_mut(id) else { return };
         let mut taken = Amounts::ZERO;
         let mut over = Amounts::ZERO;
@@ -218,8 +228,7 @@ impl Ledger {
     }
 
     fn finish(&mut self, held: &Held, posted: Amounts, now: Timestamp) {
-        let at = self.clamped(now);
-        self.last = at;
+        let at = self.tick(now);
         for index in &held.made.nodes {
             if let Some(node) = self.nodes.get_mut(*index) {
                 node.release(held.amounts);

@@ -5,18 +5,26 @@
 
 mod admit;
 mod answer;
+mod asking;
 mod complete;
+mod docket;
 mod gate;
 mod line;
 mod nest;
 mod operate;
 pub mod port;
 mod pots;
+mod replay;
 pub mod share;
+mod snapshot;
 mod stage;
 mod state;
+mod statement;
 mod treasury;
 
 pub use answer::Answer;
+pub use asking::{AnswerFault, Reply};
 pub use gate::{Gate, GateFault};
+pub use replay::Replay;
 pub use stage::{Durable, Reserved};
+pub use statement::{AccountLine, Doubt, LimitLine, Statement};

@@ -81,14 +81,12 @@ impl Gate {
         if by == 0 {
             return Err(refused("raise by an amount above zero".to_owned()));
         }
-        if known.shared.is_some() {
-            drop(locked);
-            return self.raise_shared(budget, account, by, approval).map_err(|reason| refused(reason.detail));
-        }
         let by = Amounts::ZERO.with(known.kind, by);
         let ticket = self.grant(&mut locked, known, account, by, approval);
         drop(locked);
-        self.wait(Some(ticket))
+        self.wait(Some(ticket))?;
+        self.tell_of_raise(budget, account);
+        Ok(())
     }
 
     /// Replaces what was posted for a call with an unknown outcome by what it really used, once. Only amounts
@@ -163,7 +161,12 @@ impl Gate {
         let (at, window) = (self.now(locked), budget.window);
         locked.state.ledger.raise(&budget.id, account, by, window, at);
         let (budget, account) = (budget.id.clone(), account.to_string());
-        self.write(locked, at, Body::Raise { budget, account, by, window, approval: approval.to_owned() }).1
+        self.write(
+            locked,
+            at,
+            Body::Raise { budget, account, by, window, approval: approval.to_owned(), question: None },
+        )
+        .1
     }
 
     /// Writes an entry about what was just done under the lock, and waits until it is durable.

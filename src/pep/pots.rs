@@ -14,7 +14,7 @@ use super::port::{Claim, Holding, JournalFault, Opening, Pot, Ticket, Treasury, 
 use super::share::excess;
 use crate::audit::Body;
 use crate::ledger::{AccountId, Allowance, Limit, Shortfall};
-use crate::model::{Amounts, Digest, Millis, Reason, ReasonCode, Subject, Tier, Timestamp, Window};
+use crate::model::{Amounts, Millis, Reason, ReasonCode, Subject, Tier, Timestamp, Window};
 
 /// What a gate knows of its pots besides the journal: whose turn it is, and what was last heard.
 #[derive(Default)]
@@ -22,7 +22,6 @@ pub(super) struct Pots {
     pub(super) treasury: Option<Arc<dyn Treasury>>,
     turns: Mutex<BTreeMap<Pot, Arc<Turn>>>,
     opening: Mutex<Option<Opening>>,
-    tranches: AtomicU64,
 }
 
 /// One statement at a time for each pot.
@@ -36,6 +35,8 @@ struct Turn {
     rest: Mutex<(u64, Timestamp)>,
     /// A statement was lost: the database may hold more for this gate than the journal counts on.
     owed: Mutex<bool>,
+    /// The tranches that the database was last told of.
+    raised: AtomicU64,
 }
 
 /// A budget that several gates share, as the policy in force has it.
@@ -80,7 +81,14 @@ impl Pots {
     fn turn(&self, pot: &Pot) -> Arc<Turn> {
         let fresh = || {
             let (one, wanted, room) = (Mutex::new(()), AtomicU64::new(0), AtomicU64::new(u64::MAX));
-            Arc::new(Turn { one, wanted, room, rest: Mutex::new((u64::MAX, Timestamp(0))), owed: Mutex::new(false) })
+            Arc::new(Turn {
+                one,
+                wanted,
+                room,
+                rest: Mutex::new((u64::MAX, Timestamp(0))),
+                owed: Mutex::new(false),
+                raised: AtomicU64::new(0),
+            })
         };
         held(&self.turns).entry(pot.clone()).or_insert_with(fresh).clone()
     }
@@ -121,7 +129,7 @@ impl Gate {
             let (turn, Some(limit)) = (self.pots.turn(&pot), self.limit_of(&pot)) else { continue };
             let _one = held(&turn.one);
             let stands = self.stands(&pot, &limit).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
-            if stands.known() != there {
+            if stands.known() != there || stands.raised > 0 {
                 self.tell(&**treasury, &pot, &turn, stands, limit.limit)?;
             }
         }
@@ -182,7 +190,7 @@ impl Gate {
         if stands.unused() > 0 && long {
             return self.give(treasury, pot, limit, turn, stands.used);
         }
-        if owed || stands.used > stands.held {
+        if owed || stands.used > stands.held || stands.raised != turn.raised.load(Ordering::SeqCst) {
             return self.tell(treasury, pot, turn, stands, limit.limit);
         }
         Ok(())
@@ -226,7 +234,14 @@ impl Gate {
         let least = need.wanted - stands.unused();
         let waiting = turn.wanted.load(Ordering::SeqCst).saturating_sub(stands.unused());
         let most = need.lease.max(waiting).max(least);
-        let claim = Claim { pot: &need.pot, known: stands.known(), least, most, limit: need.limit.limit };
+        let claim = Claim {
+            pot: &need.pot,
+            known: stands.known(),
+            raised: stands.raised,
+            least,
+            most,
+            limit: need.limit.limit,
+        };
         let holding =
             self.state_and_ask(&**treasury, &claim, &turn).map_err(|fault| unreachable(&need.limit.id, &fault))?;
         if holding.held != stands.held {
@@ -236,23 +251,20 @@ impl Gate {
         Ok((!more).then(|| holding.room.saturating_add(stands.unused())))
     }
 
-    /// Adds a tranche that a person granted to the pot of `account`.
-    pub(super) fn raise_shared(&self, budget: &str, account: &AccountId, more: u64, by: &str) -> Result<(), Reason> {
-        let Some(treasury) = &self.pots.treasury else { return Err(without_treasury(budget)) };
-        let (force, now) = (self.force(), self.lock().map(|locked| self.now(&locked))?);
-        let limit = force.limits.iter().find(|limit| limit.shared && limit.id == budget);
-        let Some(pot) = limit.map(|limit| limit.pot(account.as_str(), now)) else {
-            return Err(Reason::new(
-                ReasonCode::BudgetExhausted,
-                format!("the policy has no shared budget `{budget}`"),
-            ));
+    /// Lets every gate know at once that a person raised `budget` for `account`; otherwise the next statement does.
+    pub(super) fn tell_of_raise(&self, budget: &str, account: &AccountId) {
+        let (Some(treasury), Ok(now)) = (&self.pots.treasury, self.lock().map(|locked| self.now(&locked))) else {
+            return;
         };
-        let opening = held(&self.pots.opening).map_or(Digest::ZERO, |opening| opening.token);
-        let number = self.pots.tranches.fetch_add(1, Ordering::SeqCst);
-        // One id for all tries: a tranche whose answer was lost is not granted twice.
-        let id = Digest::of(format!("{opening} {number}").as_bytes()).hex();
-        let once = || treasury.raise(&pot, more, &id, by);
-        once().or_else(|_| once()).map_err(|fault| unreachable(budget, &fault))
+        let force = self.force();
+        let Some(limit) = force.limits.iter().find(|limit| limit.shared && limit.id == budget) else { return };
+        let pot = limit.pot(account.as_str(), now);
+        let turn = self.pots.turn(&pot);
+        let _one = held(&turn.one);
+        let told = self.stands(&pot, limit).map(|stands| self.tell(&**treasury, &pot, &turn, stands, limit.limit));
+        if let Ok(Err(fault)) = told {
+            tracing::warn!(fault = %fault, "other gates learn of the raise later");
+        }
     }
 
     /// Why no shared budget that `amounts` draw on can be used now, if so.
@@ -367,7 +379,7 @@ impl Gate {
         stands: Allowance,
         limit: u64,
     ) -> Result<(), TreasuryFault> {
-        let claim = Claim { pot, known: stands.known(), least: 0, most: 0, limit };
+        let claim = Claim { pot, known: stands.known(), raised: stands.raised, least: 0, most: 0, limit };
         let holding = self.state_and_ask(treasury, &claim, turn)?;
         if holding.held != stands.held {
             self.allow(pot, holding.held).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
@@ -379,6 +391,7 @@ impl Gate {
         let answer = treasury.claim(claim);
         *held(&turn.owed) = answer.is_err();
         if let Ok(holding) = &answer {
+            turn.raised.store(claim.raised, Ordering::SeqCst);
             turn.room.store(holding.room.min(u64::MAX - 1), Ordering::SeqCst);
         }
         answer

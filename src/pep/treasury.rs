@@ -14,6 +14,8 @@ pub struct Claim<'a> {
     pub pot: &'a Pot,
     /// What the gate's journal counts on.
     pub known: u64,
+    /// Tranches that people granted at this gate, in all: for every gate.
+    pub raised: u64,
     /// What it needs more at once; 0 when it needs nothing.
     pub least: u64,
     /// What it would take.
@@ -69,10 +71,4 @@ pub trait Treasury: Send + Sync {
     /// # Errors
     /// [`TreasuryFault`].
     fn claim(&self, claim: &Claim<'_>) -> Result<Holding, TreasuryFault>;
-
-    /// Adds a tranche that a person granted to the pot. Repeating it with the same `id` does nothing.
-    ///
-    /// # Errors
-    /// [`TreasuryFault`].
-    fn raise(&self, pot: &Pot, more: u64, id: &str, approval: &str) -> Result<(), TreasuryFault>;
 }

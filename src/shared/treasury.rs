@@ -197,21 +197,15 @@ impl Treasury for Postgres {
             kind,
             opens,
             whole(claim.known),
+            whole(claim.raised),
             whole(claim.least),
             whole(claim.most),
             whole(claim.limit),
         ];
-        let sql = "SELECT refused, held, room FROM weir.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        let sql = "SELECT refused, held, room FROM weir.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
         let row = self.one(self.lane(claim.pot), sql, params)?;
         refused(&row)?;
         Ok(Holding { held: unsigned(get(&row, 1)?), room: unsigned(get(&row, 2)?) })
-    }
-
-    fn raise(&self, to: &Pot, more: u64, id: &str, approval: &str) -> Result<(), TreasuryFault> {
-        let [budget, account, kind, opens] = pot(to);
-        let (id, approval) = (Param::Text(id.to_owned()), Param::Text(approval.to_owned()));
-        let params = vec![self.gate(), self.epoch(), id, budget, account, kind, opens, whole(more), approval];
-        refused(&self.one(self.lane(to), "SELECT weir.raise($1, $2, $3, $4, $5, $6, $7, $8, $9)", params)?)
     }
 }
 

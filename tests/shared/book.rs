@@ -44,13 +44,13 @@ pub struct GateRow {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PotRow {
-    pub raised: u64,
     pub shares: BTreeMap<GateNo, Share>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Share {
     pub held: u64,
+    pub raised: u64,
     pub epoch: u64,
     pub seq: u64,
 }
@@ -63,6 +63,7 @@ pub struct Claim {
     pub seq: u64,
     pub pot: PotNo,
     pub known: u64,
+    pub raised: u64,
     pub least: u64,
     pub most: u64,
     pub limit: u64,
@@ -98,10 +99,12 @@ impl Book {
             return Err(No::Stale);
         }
         let others: u64 = pot.shares.iter().filter(|(gate, _)| **gate != claim.gate).map(|(_, share)| share.held).sum();
-        let room = (claim.limit + pot.raised).saturating_sub(others).saturating_sub(claim.known);
+        let raised: u64 =
+            pot.shares.iter().filter(|(gate, _)| **gate != claim.gate).map(|(_, share)| share.raised).sum();
+        let room = (claim.limit + raised + claim.raised).saturating_sub(others).saturating_sub(claim.known);
         let more = granted(room, claim.least, claim.most);
         let held = claim.known + more;
-        pot.shares.insert(claim.gate, Share { held, epoch: claim.epoch, seq: claim.seq });
+        pot.shares.insert(claim.gate, Share { held, raised: claim.raised, epoch: claim.epoch, seq: claim.seq });
         Ok((held, room - more))
     }
 

@@ -86,7 +86,7 @@ impl Till {
         self.busy = Some(self.seq);
         let known = self.held.max(self.used());
         let (epoch, seq) = (self.opens, self.seq);
-        Letter::Claim(Claim { gate, epoch, seq, pot: POT, known, least, most, limit: model.limit })
+        Letter::Claim(Claim { gate, epoch, seq, pot: POT, known, raised: 0, least, most, limit: model.limit })
     }
 }
 

@@ -155,6 +155,19 @@ pub fn busy() -> Policy {
     policy
 }
 
+/// `tight` with budgets over time, short enough that a life of a gate sees them come and go.
+pub fn timed() -> Policy {
+    let mut policy = Policy { id: super::name("timed"), digest: Digest::of(b"timed"), ..tight() };
+    let over = |id, scope, limit, window, at_cap| Budget { window, ..budget(id, scope, Kind::MicroUsd, limit, at_cap) };
+    policy.budgets.extend([
+        over("money-each", Scope::Session, 200, Window::Every(Millis(30_000)), Effect::Ask),
+        over("money-rolling", Scope::Org, 400, Window::Rolling(Millis(60_000)), Effect::Deny),
+        over("money-refilled", Scope::Agent, 300, Window::Refill(Millis(40_000)), Effect::Deny),
+    ]);
+    policy.budgets.push(budget("programs", Scope::Agent, Kind::Jobs, 1, Effect::Deny));
+    policy
+}
+
 /// `busy` with budgets in every scope, of every way to end.
 pub fn tight() -> Policy {
     let mut policy = Policy { id: super::name("tight"), digest: Digest::of(b"tight"), ..busy() };

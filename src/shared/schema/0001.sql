@@ -23,7 +23,6 @@ CREATE TABLE weir.pots (
     account text NOT NULL,
     kind    text NOT NULL,
     opens   bigint NOT NULL,
-    raised  bigint NOT NULL DEFAULT 0 CHECK (raised >= 0),
     PRIMARY KEY (budget, account, kind, opens)
 );
 
@@ -34,24 +33,13 @@ CREATE TABLE weir.shares (
     opens   bigint NOT NULL,
     gate    text NOT NULL REFERENCES weir.gates,
     held    bigint NOT NULL CHECK (held >= 0),
+    raised  bigint NOT NULL CHECK (raised >= 0),
     epoch   bigint NOT NULL,
     seq     bigint NOT NULL,
     PRIMARY KEY (budget, account, kind, opens, gate),
     FOREIGN KEY (budget, account, kind, opens) REFERENCES weir.pots
 );
 CREATE INDEX shares_by_gate ON weir.shares (gate);
-
-CREATE TABLE weir.tranches (
-    id       text PRIMARY KEY,
-    budget   text NOT NULL,
-    account  text NOT NULL,
-    kind     text NOT NULL,
-    opens    bigint NOT NULL,
-    more     bigint NOT NULL CHECK (more >= 0),
-    approval text NOT NULL,
-    gate     text NOT NULL,
-    made_at  timestamptz NOT NULL DEFAULT clock_timestamp()
-);
 
 CREATE TABLE weir.counter (
     one     boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -155,32 +143,33 @@ $$;
 
 -- The gate states that its journal counts on `the_known` of a pot and asks for at least `the_least` and at most `the_most`
 -- more. What the database held for it beyond `the_known` comes back by that: an answer that was lost, a return on its way.
+-- Tranches that people granted at this gate, `the_raised` in all, are for every gate.
 -- Answers what it has from now on and what is left; 'fenced' when another opening of this gate has begun since or it
 -- was retired; 'stale' when a later statement about this pot was heard already.
 CREATE FUNCTION weir.claim(
     the_gate text, the_epoch bigint, the_seq bigint,
     the_budget text, the_account text, the_kind text, the_opens bigint,
-    the_known bigint, the_least bigint, the_most bigint, the_limit bigint
+    the_known bigint, the_raised bigint, the_least bigint, the_most bigint, the_limit bigint
 ) RETURNS TABLE (refused text, held bigint, room bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    tranches bigint;
-    mine     weir.shares;
-    others   numeric;
-    free     numeric;
-    more     numeric := 0;
+    mine   weir.shares;
+    others numeric;
+    raises numeric;
+    free   numeric;
+    more   numeric := 0;
 BEGIN
     PERFORM 1 FROM weir.gates g WHERE g.gate = the_gate AND g.epoch = the_epoch AND g.retired_at IS NULL FOR SHARE;
     IF NOT FOUND THEN
         RETURN QUERY SELECT 'fenced'::text, 0::bigint, 0::bigint;
         RETURN;
     END IF;
-    SELECT p.raised INTO tranches FROM weir.pots p
+    PERFORM 1 FROM weir.pots p
     WHERE p.budget = the_budget AND p.account = the_account AND p.kind = the_kind AND p.opens = the_opens FOR UPDATE;
     IF NOT FOUND THEN
         INSERT INTO weir.pots (budget, account, kind, opens) VALUES (the_budget, the_account, the_kind, the_opens)
         ON CONFLICT (budget, account, kind, opens) DO NOTHING;
-        SELECT p.raised INTO tranches FROM weir.pots p
+        PERFORM 1 FROM weir.pots p
         WHERE p.budget = the_budget AND p.account = the_account AND p.kind = the_kind AND p.opens = the_opens FOR UPDATE;
     END IF;
     SELECT * INTO mine FROM weir.shares s
@@ -190,43 +179,20 @@ BEGIN
         RETURN QUERY SELECT 'stale'::text, 0::bigint, 0::bigint;
         RETURN;
     END IF;
-    SELECT coalesce(sum(s.held), 0) INTO others FROM weir.shares s
+    SELECT coalesce(sum(s.held), 0), coalesce(sum(s.raised), 0) INTO others, raises FROM weir.shares s
     WHERE s.budget = the_budget AND s.account = the_account AND s.kind = the_kind AND s.opens = the_opens
         AND s.gate <> the_gate;
-    free := greatest(the_limit::numeric + tranches - others - the_known, 0);
+    free := greatest(the_limit::numeric + raises + the_raised - others - the_known, 0);
     -- The same as `granted` in the gate's code: all that is needed or nothing, and beyond it at most half of the rest.
     IF free >= the_least THEN
         more := greatest(the_least::numeric, least(the_most::numeric, div(free, 2)));
     END IF;
     more := least(more, 9223372036854775807 - the_known::numeric);
-    INSERT INTO weir.shares AS s (budget, account, kind, opens, gate, held, epoch, seq)
-    VALUES (the_budget, the_account, the_kind, the_opens, the_gate, (the_known + more)::bigint, the_epoch, the_seq)
+    INSERT INTO weir.shares AS s (budget, account, kind, opens, gate, held, raised, epoch, seq)
+    VALUES (the_budget, the_account, the_kind, the_opens, the_gate, (the_known + more)::bigint, the_raised, the_epoch, the_seq)
     ON CONFLICT (budget, account, kind, opens, gate)
-    DO UPDATE SET held = excluded.held, epoch = excluded.epoch, seq = excluded.seq;
+    DO UPDATE SET held = excluded.held, raised = excluded.raised, epoch = excluded.epoch, seq = excluded.seq;
     RETURN QUERY SELECT NULL::text, (the_known + more)::bigint, least(free - more, 9223372036854775807::numeric)::bigint;
-END $$;
-
--- A person granted a further tranche; `the_id` makes a repeated statement harmless.
-CREATE FUNCTION weir.raise(
-    the_gate text, the_epoch bigint, the_id text,
-    the_budget text, the_account text, the_kind text, the_opens bigint, the_more bigint, the_approval text
-) RETURNS text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM 1 FROM weir.gates g WHERE g.gate = the_gate AND g.epoch = the_epoch AND g.retired_at IS NULL FOR SHARE;
-    IF NOT FOUND THEN
-        RETURN 'fenced';
-    END IF;
-    INSERT INTO weir.tranches (id, budget, account, kind, opens, more, approval, gate)
-    VALUES (the_id, the_budget, the_account, the_kind, the_opens, the_more, the_approval, the_gate)
-    ON CONFLICT (id) DO NOTHING;
-    IF FOUND THEN
-        INSERT INTO weir.pots AS p (budget, account, kind, opens, raised)
-        VALUES (the_budget, the_account, the_kind, the_opens, the_more)
-        ON CONFLICT (budget, account, kind, opens)
-        DO UPDATE SET raised = least(p.raised::numeric + excluded.raised, 9223372036854775807)::bigint;
-    END IF;
-    RETURN NULL;
 END $$;
 
 -- An operator's order to every gate. Takes the counter for itself: whoever renews afterwards hears of it.

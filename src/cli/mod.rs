@@ -17,6 +17,7 @@ mod run;
 mod score;
 mod serve;
 mod session;
+mod shared;
 mod store;
 mod table;
 

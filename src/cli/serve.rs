@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compose;
+use super::{compose, shared};
 use crate::journal::Questions;
 use crate::pep::port::{Approver, Nobody};
 use crate::surface::{self, Desk, Secret, Shutdown, Sidecar};
@@ -40,10 +40,13 @@ pub(super) struct Args {
     /// Agent in accounts and receipts: whoever holds the token.
     #[arg(long, default_value = "local")]
     agent: String,
+    #[command(flatten)]
+    shared: shared::Place,
 }
 
 pub(super) fn run(args: Args) -> Result<u8, String> {
     let policy = compose::policy(&args.policy)?;
+    let address = args.shared.address()?;
     let mut config = surface::Config::new(
         compose::name("organisation", &args.org)?,
         compose::name("agent", &args.agent)?,
@@ -60,6 +63,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
     let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
     let gate = compose::gate(policy.clone(), &folder, approver)?;
+    let (gate, keeper) = shared::share(gate, policy.policy(), &folder, address)?;
     let sandbox = compose::sandbox(&policy, &args.policy, &folder)?;
     let listening = sidecar.addresses().clone();
     let unix = listening.unix.map(|path| format!("unix:{}", path.display()));
@@ -67,8 +71,9 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     for address in unix.into_iter().chain(tcp) {
         anstream::eprintln!("weir: listening on {address}");
     }
-    let (gate, sandbox) = (Arc::new(gate), Arc::new(sandbox));
-    sidecar.serve(gate, sandbox, Shutdown::on_signals()).map_err(|fault| fault.to_string())?;
+    sidecar.serve(gate, Arc::new(sandbox), Shutdown::on_signals()).map_err(|fault| fault.to_string())?;
+    // What was drawn and not used goes back before the process ends.
+    drop(keeper);
     Ok(0)
 }
 

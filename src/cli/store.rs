@@ -3,6 +3,8 @@
 //! The work is done in `journal`; this file names folders, prints, and turns findings into exit codes: 0
 //! sound or done, 1 not sound, 2 it could not be done.
 
+mod shared;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -25,6 +27,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Shared(shared::Command),
     /// Read all of the store, beside a running gate if there is one: pages, chain, books, mark; exit 1 when
     /// something is wrong.
     Check {
@@ -68,8 +72,10 @@ pub fn run(args: Args) -> Result<u8, String> {
 
 fn execute(args: Args, out: &mut dyn Write) -> Result<u8, String> {
     let Args { command, store, json } = args;
-    let dir = journal::home(store)?;
-    let written = match command {
+    // The database of shared budgets has no folder here.
+    let dir = if matches!(command, Command::Shared(_)) { PathBuf::new() } else { journal::home(store)? };
+    let done = match command {
+        Command::Shared(command) => shared::run(command, out)?.map(|()| 0),
         Command::Check { key, after } => {
             let key = match key {
                 Some(hex) => PublicKey::parse(&hex).ok_or("--key wants 64 hexadecimal digits of a public key")?,
@@ -89,7 +95,11 @@ fn execute(args: Args, out: &mut dyn Write) -> Result<u8, String> {
             if json { object(&made, out) } else { restored(made, out) }.map(|()| 0)
         }
     };
-    match written {
+    written(done)
+}
+
+fn written(done: io::Result<u8>) -> Result<u8, String> {
+    match done {
         Ok(code) => Ok(code),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
         Err(error) => Err(format!("the output cannot be written: {error}")),

@@ -2,7 +2,6 @@
 //! of a refusal.
 
 use std::borrow::Cow;
-use std::sync::atomic::Ordering;
 
 use super::gate::{InForce, Locked};
 use super::port::{JournalFault, Ticket};
@@ -73,7 +72,7 @@ impl Gate {
         let Settled { call, decision, receipt, ticket, place } = settled;
         match ticket.wait() {
             Ok(()) => {
-                self.firm.fetch_max(place, Ordering::SeqCst);
+                self.pots.is_durable(place);
                 self.give_back(&self.force(), &call.subject, &decision.reserve);
                 let denial = stopped(&call, &decision, &outcome);
                 Answer { call: call.id.clone(), decision, outcome: Some(outcome), receipt: Some(receipt), denial }

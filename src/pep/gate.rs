@@ -70,8 +70,6 @@ pub struct Gate {
     /// How often an account was revoked: whoever runs looks again only when it has changed.
     pub(super) revocations: AtomicU64,
     pub(super) pots: Pots,
-    /// Entries up to here are durable for certain.
-    pub(super) firm: AtomicU64,
 }
 
 /// The critical section.
@@ -98,8 +96,8 @@ impl Gate {
         let revoked = state.ledger.bars().filter(|(_, bar)| bar.revoked).count() as u64;
         let (refusals, revocations) = (AtomicU64::new(0), AtomicU64::new(revoked));
         let attended = Attended::default();
-        let (pots, firm) = (Pots::default(), AtomicU64::new(0));
-        let gate = Self { state: Mutex::new(state), force, ports, attended, refusals, revocations, pots, firm };
+        let gate =
+            Self { state: Mutex::new(state), force, ports, attended, refusals, revocations, pots: Pots::default() };
         gate.begin()?;
         Ok(gate)
     }
@@ -371,8 +369,7 @@ pub(super) fn in_force(policy: Arc<Compiled>) -> InForce {
     });
     let limits: Vec<Limit> = limits.collect();
     let watches = limits.iter().filter_map(Limit::watch).collect();
-    let shared = policy.policy().budgets.iter().enumerate();
-    let shared = shared.filter_map(|(at, budget)| budget.shared.map(|lease| Shared { at, lease: lease.0 })).collect();
+    let shared = Shared::all(policy.policy());
     InForce { limits: Arc::new(limits), watches, shared, policy }
 }
 

@@ -9,6 +9,7 @@ mod asking;
 mod complete;
 mod docket;
 mod gate;
+mod join;
 mod line;
 mod nest;
 mod operate;

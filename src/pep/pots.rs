@@ -4,7 +4,7 @@
 //! gate is never less than what the gate's journal counts on. Everything that waits stands outside the critical section;
 //! for each pot one statement is under way at a time, and whoever needs the same pot meanwhile is drawn for along with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,29 +14,32 @@ use super::port::{Claim, Holding, JournalFault, Opening, Pot, Ticket, Treasury, 
 use super::share::excess;
 use crate::audit::Body;
 use crate::ledger::{AccountId, Allowance, Limit, Shortfall};
-use crate::model::{Amounts, Millis, Reason, ReasonCode, Subject, Tier, Timestamp, Window};
+use crate::model::{Amounts, Reason, ReasonCode, Subject, Tier, Timestamp, Window};
+use crate::policy::{Budget, Policy};
 
 /// What a gate knows of its pots besides the journal: whose turn it is, and what was last heard.
 #[derive(Default)]
 pub(super) struct Pots {
     pub(super) treasury: Option<Arc<dyn Treasury>>,
-    turns: Mutex<BTreeMap<Pot, Arc<Turn>>>,
-    opening: Mutex<Option<Opening>>,
+    pub(super) turns: Mutex<BTreeMap<Pot, Arc<Turn>>>,
+    pub(super) opening: Mutex<Option<Opening>>,
+    /// Entries up to here are durable for certain.
+    firm: AtomicU64,
 }
 
 /// One statement at a time for each pot.
-struct Turn {
-    one: Mutex<()>,
+pub(super) struct Turn {
+    pub(super) one: Mutex<()>,
     /// What all that wait for their turn need, together.
     wanted: AtomicU64,
     /// What was left in the pot when the database last spoke of it.
     room: AtomicU64,
     /// What was in use when the keeper last looked, and since when it is so.
-    rest: Mutex<(u64, Timestamp)>,
+    pub(super) rest: Mutex<(u64, Timestamp)>,
     /// A statement was lost: the database may hold more for this gate than the journal counts on.
-    owed: Mutex<bool>,
+    pub(super) owed: Mutex<bool>,
     /// The tranches that the database was last told of.
-    raised: AtomicU64,
+    pub(super) raised: AtomicU64,
 }
 
 /// A budget that several gates share, as the policy in force has it.
@@ -46,6 +49,14 @@ pub(super) struct Shared {
     pub at: usize,
     /// What a draw takes beyond the need, and what may lie unused.
     pub lease: u64,
+}
+
+impl Shared {
+    /// Those budgets of `policy`, by their place, that several gates share.
+    pub(super) fn all(policy: &Policy) -> Vec<Self> {
+        let shared = |(at, budget): (usize, &Budget)| budget.shared.map(|lease| Self { at, lease: lease.0 });
+        policy.budgets.iter().enumerate().filter_map(shared).collect()
+    }
 }
 
 /// What one call lacks of one pot.
@@ -73,12 +84,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pots {
-    fn turn(&self, pot: &Pot) -> Arc<Turn> {
+    pub(super) fn turn(&self, pot: &Pot) -> Arc<Turn> {
         let fresh = || {
             let (one, wanted, room) = (Mutex::new(()), AtomicU64::new(0), AtomicU64::new(u64::MAX));
             Arc::new(Turn {
@@ -91,6 +102,15 @@ impl Pots {
             })
         };
         held(&self.turns).entry(pot.clone()).or_insert_with(fresh).clone()
+    }
+
+    /// Notes that the journal is durable up to an entry.
+    pub(super) fn is_durable(&self, place: u64) {
+        self.firm.fetch_max(place, Ordering::SeqCst);
+    }
+
+    pub(super) fn firm(&self) -> u64 {
+        self.firm.load(Ordering::SeqCst)
     }
 
     /// What was last heard to be left in a pot; `None` when nothing was.
@@ -106,94 +126,6 @@ impl Gate {
     pub fn with_treasury(mut self, treasury: Arc<dyn Treasury>) -> Self {
         self.pots.treasury = Some(treasury);
         self
-    }
-
-    /// Introduces the gate to the treasury and gives back what the treasury holds for it and its journal does not know
-    /// of. To be called until it succeeds once; it does nothing where there is no treasury.
-    ///
-    /// # Errors
-    /// [`TreasuryFault`]; that the journal cannot be written counts as unreachable.
-    pub fn join(&self) -> Result<(), TreasuryFault> {
-        let Some(treasury) = &self.pots.treasury else { return Ok(()) };
-        let shut = |fault: JournalFault| TreasuryFault::Unreachable(fault.0);
-        let opening = self.opening().map_err(shut)?;
-        let mut shown: BTreeMap<Pot, u64> = treasury.join(opening)?.into_iter().collect();
-        let known: Vec<Pot> = {
-            let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
-            locked.state.ledger.allowances().map(|(pot, _)| pot.clone()).collect()
-        };
-        for pot in known {
-            shown.entry(pot).or_default();
-        }
-        for (pot, there) in shown {
-            let (turn, Some(limit)) = (self.pots.turn(&pot), self.limit_of(&pot)) else { continue };
-            let _one = held(&turn.one);
-            let stands = self.stands(&pot, &limit).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
-            if stands.known() != there || stands.raised > 0 {
-                self.tell(&**treasury, &pot, &turn, stands, limit.limit)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives back what lies unused and has not been touched for `idle`, and tells again what was lost on the way.
-    ///
-    /// # Errors
-    /// The first fault; the other pots were tried all the same.
-    pub fn rest(&self, idle: Millis) -> Result<(), TreasuryFault> {
-        let Some(treasury) = &self.pots.treasury else { return Ok(()) };
-        let (pots, now): (Vec<Pot>, Timestamp) = {
-            let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
-            (locked.state.ledger.allowances().map(|(pot, _)| pot.clone()).collect(), self.now(&locked))
-        };
-        let mut all: BTreeSet<Pot> = pots.into_iter().collect();
-        let owing = |(pot, turn): (&Pot, &Arc<Turn>)| (*held(&turn.owed)).then(|| pot.clone());
-        all.extend(held(&self.pots.turns).iter().filter_map(owing));
-        let mut first = Ok(());
-        for pot in all {
-            let Some(limit) = self.limit_of(&pot) else { continue };
-            let turn = self.pots.turn(&pot);
-            let done = self.rest_one(&**treasury, &pot, &limit, &turn, (now, idle));
-            first = first.and(done);
-        }
-        let locked = self.lock().map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
-        let in_use: BTreeSet<&Pot> = locked.state.ledger.allowances().map(|(pot, _)| pot).collect();
-        let needed =
-            |pot: &Pot, turn: &Arc<Turn>| in_use.contains(pot) || Arc::strong_count(turn) > 1 || *held(&turn.owed);
-        held(&self.pots.turns).retain(|pot, turn| needed(pot, turn));
-        first
-    }
-
-    fn rest_one(
-        &self,
-        treasury: &dyn Treasury,
-        pot: &Pot,
-        limit: &Limit,
-        turn: &Turn,
-        (now, idle): (Timestamp, Millis),
-    ) -> Result<(), TreasuryFault> {
-        // A pot that is being drawn from is not idle, and a heartbeat must not wait for it.
-        let _one = match turn.one.try_lock() {
-            Ok(one) => one,
-            Err(_) if idle.0 > 0 => return Ok(()),
-            Err(_) => held(&turn.one),
-        };
-        let stands = self.stands(pot, limit).map_err(|reason| TreasuryFault::Unreachable(reason.detail))?;
-        let long = {
-            let mut rest = held(&turn.rest);
-            if rest.0 != stands.used {
-                *rest = (stands.used, now);
-            }
-            now.since(rest.1) >= idle
-        };
-        let owed = *held(&turn.owed);
-        if stands.unused() > 0 && long {
-            return self.give(treasury, pot, limit, turn, stands.used);
-        }
-        if owed || stands.used > stands.held || stands.raised != turn.raised.load(Ordering::SeqCst) {
-            return self.tell(treasury, pot, turn, stands, limit.limit);
-        }
-        Ok(())
     }
 
     /// Gives back what a call that ended, or was refused after all, leaves beyond a lease, and tells of an over-run.
@@ -326,7 +258,7 @@ impl Gate {
     }
 
     /// The limit that speaks of `pot` now; for one that no policy names any more and that counts in total, one of zero.
-    fn limit_of(&self, pot: &Pot) -> Option<Limit> {
+    pub(super) fn limit_of(&self, pot: &Pot) -> Option<Limit> {
         let (force, now) = (self.force(), self.lock().ok().map(|locked| self.now(&locked))?);
         let speaks = |limit: &&Limit| limit.shared && limit.pot(&pot.account, now) == *pot;
         let gone = || Limit {
@@ -340,7 +272,7 @@ impl Gate {
         force.limits.iter().find(speaks).cloned().or_else(|| (pot.opens.0 == 0).then(gone))
     }
 
-    fn stands(&self, pot: &Pot, limit: &Limit) -> Result<Allowance, Reason> {
+    pub(super) fn stands(&self, pot: &Pot, limit: &Limit) -> Result<Allowance, Reason> {
         let locked = self.lock()?;
         let now = self.now(&locked);
         // A window that has passed since counts for nobody any more.
@@ -349,7 +281,7 @@ impl Gate {
     }
 
     /// Lowers what the journal counts on to `keep`, durably, and then tells the database.
-    fn give(
+    pub(super) fn give(
         &self,
         treasury: &dyn Treasury,
         pot: &Pot,
@@ -371,7 +303,7 @@ impl Gate {
     }
 
     /// States what the journal counts on and wants nothing more.
-    fn tell(
+    pub(super) fn tell(
         &self,
         treasury: &dyn Treasury,
         pot: &Pot,
@@ -416,29 +348,6 @@ impl Gate {
         locked.state.ledger.allow(pot, held);
         let body = Body::Allowance { pot: pot.clone(), held: Amounts::ZERO.with(pot.kind, held) };
         self.write(locked, at, body).1
-    }
-
-    /// How many entries of the journal are durable at least: what the treasury remembers against an older copy of it.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        let opening = held(&self.pots.opening).map_or(0, |opening| opening.epoch);
-        self.firm.load(Ordering::SeqCst).max(opening)
-    }
-
-    /// The place of this opening in the journal: one entry, written at the first call.
-    fn opening(&self) -> Result<Opening, JournalFault> {
-        let mut known = held(&self.pots.opening);
-        if let Some(opening) = *known {
-            return Ok(opening);
-        }
-        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
-        let at = self.now(&locked);
-        let (token, ticket) = self.write(&mut locked, at, Body::Join { weir: env!("CARGO_PKG_VERSION").to_owned() });
-        let opening = Opening { epoch: locked.state.chain.count(), token };
-        drop(locked);
-        ticket.wait().inspect_err(|fault| drop(self.fail(fault)))?;
-        *known = Some(opening);
-        Ok(opening)
     }
 }
 

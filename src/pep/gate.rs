@@ -135,8 +135,7 @@ impl Gate {
     }
 
     fn gathered(&self, locked: &Locked<'_>, subject: &Subject) -> Facts {
-        let force = self.force();
-        let now = self.now(locked);
+        let (force, now) = (self.force(), self.now(locked));
         let limits = self.hinted(locked, &force, subject, now);
         pip::gather(&locked.state.ledger, locked.state.session(subject), &limits, subject, now)
     }

@@ -183,11 +183,14 @@ impl Model for Money {
                 actions.push(Step::Open(gate));
                 continue;
             }
-            if state.crashes > 0 {
+            // Each fault befalls one of the two gates: which one makes no difference.
+            if state.crashes > 0 && gate == 0 {
                 actions.push(Step::Crash(gate));
             }
             if till.pending > 0 {
-                actions.extend([0, 1, 2].map(|used| Step::Settle(gate, used)));
+                // Less than was held, or more.
+                let used = if gate == 0 { [0, 1] } else { [1, 2] };
+                actions.extend(used.map(|used| Step::Settle(gate, used)));
             }
             if state.lost > 0 && (till.busy.is_some() || !till.joined) {
                 actions.push(Step::GiveUp(gate));
@@ -295,8 +298,8 @@ impl Model for Money {
                 let unknown = |gate, till: &Till| !till.up && held(gate).is_some_and(|share| share.held > till.held);
                 model.crashes == 0 || (0..).zip(&state.tills).any(|(gate, till)| unknown(gate, till))
             }),
-            Property::sometimes("both gates spend", |_: &Self, state: &Vault| {
-                state.tills.iter().all(|till| till.posted > 0)
+            Property::sometimes("both gates spend", |model: &Self, state: &Vault| {
+                model.limit == 1 || state.tills.iter().all(|till| till.posted > 0)
             }),
         ]
     }
@@ -316,10 +319,14 @@ where
 
 #[test]
 fn no_order_of_draws_returns_crashes_and_losses_passes_the_limit() {
-    let bounds = [(0, 2, 1, 0), (2, 2, 1, 0), (0, 2, 0, 1), (2, 2, 0, 1)];
-    for (lease, calls, crashes, lost) in bounds {
-        let (states, took) = explore(Money { limit: 2, lease, calls, crashes, lost });
-        println!("lease {lease}, {calls} calls, {crashes} crashes, {lost} lost: {states} states in {took:?}");
+    // What is not optimised explores less.
+    let all = [(2, 0, 2, 0, 1), (1, 0, 1, 1, 0), (2, 2, 2, 0, 1), (2, 0, 2, 1, 1), (2, 2, 2, 1, 1), (2, 2, 3, 0, 1)];
+    let bounds = if cfg!(debug_assertions) { &all[..2] } else { &all[..] };
+    for (limit, lease, calls, crashes, lost) in bounds.iter().copied() {
+        let (states, took) = explore(Money { limit, lease, calls, crashes, lost });
+        println!(
+            "limit {limit}, lease {lease}, {calls} calls, {crashes} crashes, {lost} lost: {states} states in {took:?}"
+        );
         assert!(states > 1_000, "only {states} states were seen");
     }
 }
@@ -337,6 +344,8 @@ struct Watch {
     drift: u64,
     until: u64,
     crashes: u64,
+    /// How many words of one gate may be under way, and overtake each other.
+    words: usize,
 }
 
 /// A gate as the second model sees it. `stopped` is its journal's and survives a crash.
@@ -425,8 +434,7 @@ impl Model for Watch {
             let under_way = |word: &&Word| match word {
                 Word::Renew { gate: of, .. } | Word::Renewed { gate: of, .. } => *of == gate,
             };
-            // One gate's words may overtake each other.
-            if state.words.iter().filter(under_way).count() < if gate == 0 { 2 } else { 1 } {
+            if state.words.iter().filter(under_way).count() < if gate == 0 { self.words } else { 1 } {
                 actions.push(Turn::Renew(gate));
             }
             if clock < sentry.deadline && !sentry.stopped {
@@ -517,8 +525,10 @@ impl Watch {
 
 #[test]
 fn nobody_accepts_once_an_order_to_stop_has_returned() {
-    for crashes in [0, 1] {
-        let (states, took) = explore(Watch { ttl: 2, margin: 1, drift: 1, until: 4, crashes });
+    let all = [(0, 1), (1, 1), (1, 2)];
+    let bounds = if cfg!(debug_assertions) { &all[..1] } else { &all[..] };
+    for (crashes, words) in bounds.iter().copied() {
+        let (states, took) = explore(Watch { ttl: 2, margin: 1, drift: 1, until: 4, crashes, words });
         println!("{crashes} crashes: {states} states in {took:?}");
         assert!(states > 1_000, "only {states} states were seen");
     }
@@ -528,6 +538,7 @@ fn nobody_accepts_once_an_order_to_stop_has_returned() {
 /// says so.
 #[test]
 fn a_clock_behind_by_more_than_the_margin_is_found_by_the_model() {
-    let checker = Watch { ttl: 2, margin: 0, drift: 1, until: 4, crashes: 0 }.checker().threads(2).spawn_bfs().join();
+    let checker =
+        Watch { ttl: 2, margin: 0, drift: 1, until: 4, crashes: 0, words: 1 }.checker().threads(2).spawn_bfs().join();
     assert!(checker.discovery("nobody accepts once the order has returned, nor a gate that was retired").is_some());
 }

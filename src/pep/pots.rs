@@ -180,6 +180,14 @@ impl Gate {
             self.allow(&need.pot, holding.held)?;
         }
         let more = holding.held > stands.known();
+        // What ended while this was asked for may cover what others wait for.
+        let now = self.stands(&need.pot, &need.limit)?;
+        let back = excess(now.unused().saturating_sub(turn.wanted.load(Ordering::SeqCst)), need.lease);
+        if back > 0
+            && let Err(fault) = self.give(&**treasury, &need.pot, &need.limit, &turn, now.held.saturating_sub(back))
+        {
+            tracing::warn!(fault = %fault, "allowance goes back later");
+        }
         Ok((!more).then(|| holding.room.saturating_add(stands.unused())))
     }
 

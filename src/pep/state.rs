@@ -183,9 +183,12 @@ mod tests {
         let windows = [Window::Every(span), Window::Rolling(span), Window::Refill(span)].map(watch).to_vec();
         let intent = |id: &str, usd| Body::intent(&call(id), Digest::ZERO, held(usd), None);
         let (account, by) = ("o/a/s/~helper".to_owned(), "operator".to_owned());
-        let raise = |budget: &str, window| {
-            let (account, by) = ("o/a/s".to_owned(), Amounts::ZERO.with(Kind::MicroUsd, 1 << 60));
-            Body::Raise { budget: budget.into(), account, by, window, approval: "yes".into() }
+        let raise = |budget: &str, window: Window| {
+            let by = Amounts::ZERO.with(Kind::MicroUsd, 1 << 60);
+            let text = serde_json::json!({
+                "kind": "raise", "budget": budget, "account": "o/a/s", "by": by, "window": window, "approval": "yes",
+            });
+            serde_json::from_value(text).unwrap()
         };
         vec![
             Body::Policy { id: name("p"), digest: Digest::ZERO, before: None, windows },

@@ -387,6 +387,9 @@ fn what_a_budget_limits_and_nothing_bounds_is_remarked() {
 fn a_budget_below_one_execution_is_an_error() {
     let code = "[code]\n[[budget]]\nid = \"b\"\nscope = \"run\"\nkind = \"fuel\"\nlimit = 1000\n";
     remarked(code, Severity::Error, "one execution of code reserves 40000000000");
+    let disk = "[code.scratch]\nguest = \"/work\"\nbytes = 5000\nfiles = 9\n";
+    let disk = format!("[code]\n{disk}{}", code.trim_start_matches("[code]\n").replace("fuel", "disk_bytes"));
+    remarked(&disk, Severity::Error, "one execution of code reserves 5000");
 }
 
 #[test]

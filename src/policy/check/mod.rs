@@ -128,7 +128,8 @@ fn unbounded(policy: &Policy, remarks: &mut Remarks) {
 /// Budgets that are too small for a single execution.
 fn starved(policy: &Policy, remarks: &mut Remarks) {
     let Some(code) = &policy.code else { return };
-    let worst = code.limits.worst_case();
+    let disk = code.scratch.as_ref().map_or(0, |scratch| scratch.quota.bytes);
+    let worst = code.limits.worst_case().with(Kind::DiskBytes, disk);
     for budget in
         policy.budgets.iter().filter(|budget| budget.at_cap == Effect::Deny && worst.of(budget.kind) > budget.limit)
     {

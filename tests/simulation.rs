@@ -80,6 +80,7 @@ impl Books {
                 }
                 Body::Part { .. } => panic!("entry {}: nobody did that", entry.seq),
                 Body::Reconcile { call, posted, .. } => self.reconcile(call, *posted),
+                Body::Ask { .. } | Body::Answer { .. } => {}
                 Body::Open { .. } | Body::Fork { .. } | Body::Policy { .. } | Body::Checkpoint { .. } => {}
             }
             self.add_up(policy, entry.seq);
@@ -413,12 +414,17 @@ fn any_call(seed: &mut Seeded, id: &str) -> Call {
     made
 }
 
-fn one_life(seed: u64, steps: u64) -> (u64, u32) {
+/// Entries, restarts and snapshots of one life.
+fn one_life(seed: u64, steps: u64) -> (u64, u32, usize) {
     let mut seeded = Seeded(seed);
     let policy = *seeded.pick(&[busy, tight, timed, timed]);
     let mut sim = Sim::new(policy());
     if seeded.one_in(2) {
         sim.world.store.awaited();
+    }
+    if seeded.one_in(2) {
+        // Every restart is from a snapshot then; `check_replay` compares with a reading of all entries.
+        sim.world.store.snapshots_every(1 + seeded.below(20));
     }
     for number in 0..steps {
         match seeded.below(20) {
@@ -476,7 +482,7 @@ fn one_life(seed: u64, steps: u64) -> (u64, u32) {
     sim.check();
     sim.check_replay();
     sim.world.store.story().assert_ended();
-    (sim.world.store.count(), sim.restarts)
+    (sim.world.store.count(), sim.restarts, sim.world.store.snapshots())
 }
 
 #[test]
@@ -485,15 +491,19 @@ fn any_life_of_a_gate_keeps_the_laws() {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(if cfg!(debug_assertions) { 150 } else { 1_000 });
-    let (mut entries, mut restarts) = (0, 0);
+    let (mut entries, mut restarts, mut snapshots) = (0, 0, 0);
     for seed in 0..seeds {
         let life = std::panic::catch_unwind(|| one_life(seed, 60));
-        let (written, restarted) = life.unwrap_or_else(|_| panic!("seed {seed} breaks a law"));
+        let (written, restarted, kept) = life.unwrap_or_else(|_| panic!("seed {seed} breaks a law"));
         entries += written;
         restarts += restarted;
+        snapshots += kept as u64;
     }
-    println!("{seeds} lives, {entries} entries, {restarts} restarts");
-    assert!(entries > seeds * 40 && u64::from(restarts) > seeds, "the lives are too dull to show anything");
+    println!("{seeds} lives, {entries} entries, {restarts} restarts, {snapshots} snapshots");
+    assert!(
+        entries > seeds * 40 && u64::from(restarts) > seeds && snapshots > seeds,
+        "the lives are too dull to show anything"
+    );
 }
 
 /// A day of every kind of call, with the person's answers.

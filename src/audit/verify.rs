@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::story::{Signatures, Story};
-use super::{Chain, Entry, Key, PublicKey};
-use crate::model::{Digest, Limits, Timestamp, canonical};
+use super::{Chain, Entry, Key, PublicKey, Question};
+use crate::model::{CallId, Digest, Limits, Timestamp, canonical};
 
 /// The signed head that a store keeps beside its entries, so that a cut tail is noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,27 @@ impl<'k> Reading<'k> {
         Self { story: Story::new(key, Signatures::ByHead), links: Links::default(), fault: None, by_head: true }
     }
 
+    /// Goes on after `chain`, whose entries were verified before, with the calls that are `open` there and
+    /// those whose end is `unknown`, and the `questions` that wait or whose yes does: as [`Reading::replaying`] otherwise. What it tells counts entries from
+    /// the first, calls from here.
+    #[must_use]
+    pub fn resuming<'c>(
+        key: &'k PublicKey,
+        chain: &Chain,
+        open: impl Iterator<Item = &'c CallId>,
+        unknown: impl Iterator<Item = &'c CallId>,
+        questions: impl Iterator<Item = (&'c Question, bool)>,
+    ) -> Self {
+        let story = Story::resuming(key, chain.count(), open, unknown, questions);
+        Self { story, links: Links::after(chain), fault: None, by_head: true }
+    }
+
+    /// Where the chain stands after what was read so far.
+    #[must_use]
+    pub fn chain(&self) -> Chain {
+        self.links.chain()
+    }
+
     /// Reads the next entry; `None` once a fault is found. What is folded from the entries holds only
     /// if [`Reading::finish`] says so.
     pub fn add(&mut self, text: String) -> Option<Entry> {
@@ -188,6 +209,11 @@ struct Links {
 }
 
 impl Links {
+    fn after(chain: &Chain) -> Self {
+        let prev = (chain.count() > 0).then(|| (chain.head(), chain.last()));
+        Self { count: chain.count(), prev }
+    }
+
     fn add(&mut self, text: &str) -> Result<(Entry, Digest), Unlinked> {
         let entry = parse(text).map_err(Unlinked::Unreadable)?;
         let (prev, last) = self.prev.unwrap_or((Digest::ZERO, Timestamp(0)));

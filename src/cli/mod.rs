@@ -4,6 +4,7 @@
 //! 1 the program or the check failed, 2 usage or policy, 3 denied, 4 budget or limit.
 
 mod audit;
+mod budget;
 mod client;
 mod compose;
 mod demo;
@@ -16,6 +17,8 @@ mod run;
 mod score;
 mod serve;
 mod session;
+mod store;
+mod table;
 
 use std::process::ExitCode;
 
@@ -46,10 +49,14 @@ enum Command {
     Explain(explain::Args),
     /// Verify, show or export the journal.
     Audit(audit::Args),
+    /// Check the store, back it up, restore it.
+    Store(store::Args),
     /// Run a recorded execution again and compare it with its receipt.
     Replay(replay::Args),
     /// Show the risk factors as declared, permitted and observed.
     Score(score::Args),
+    /// Show budgets; raise, freeze, thaw, revoke, approve, reconcile.
+    Budget(budget::Args),
     /// Show, copy, roll back or remove sessions that are kept.
     Session(session::Args),
     /// Build the Python guest ahead of time, or list what is cached.
@@ -72,8 +79,10 @@ pub fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::Store(args) => store::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Score(args) => score::run(args),
+        Command::Budget(args) => budget::run(args),
         Command::Session(args) => session::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Worker => return crate::sandbox::worker_main(),

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::folder;
 use crate::audit::{Key, PublicKey};
 
-const SECRET: &str = "signing.key";
-const PUBLIC: &str = "signing.pub";
+pub(super) const SECRET: &str = "signing.key";
+pub(super) const PUBLIC: &str = "signing.pub";
 
 /// Loads the key of the store in `dir`, or makes one when there is none: `signing.key` (the seed,
 /// 64 hexadecimal digits, mode 0600) and `signing.pub` (the public half, to hand out).
@@ -24,6 +24,24 @@ pub fn key(dir: &Path) -> Result<Key, String> {
     };
     publish(dir, &key)?;
     Ok(key)
+}
+
+/// The key of the store in `dir`, which must be there.
+pub(super) fn read(dir: &Path) -> Result<Key, String> {
+    let path = dir.join(SECRET);
+    let text = fs::read_to_string(&path)
+        .map_err(|error| format!("the signing key cannot be read: {}", folder::cause(&error)))?;
+    load(&path, &text)
+}
+
+/// Copies the key of the store in `from` into `dir`, where there must be none.
+pub(super) fn copy(from: &Path, dir: &Path) -> Result<(), String> {
+    let cannot = |error: &io::Error| format!("the signing key cannot be copied: {}", folder::cause(error));
+    let text = fs::read_to_string(from.join(SECRET)).map_err(|error| cannot(&error))?;
+    let key = load(&from.join(SECRET), &text)?;
+    let mut file = folder::private_new(&dir.join(SECRET)).map_err(|error| cannot(&error))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| cannot(&error))?;
+    publish(dir, &key)
 }
 
 /// The public key in `dir`, for readers that must not touch the secret.
@@ -69,7 +87,8 @@ fn make(dir: &Path, path: &Path) -> Result<Key, String> {
     }
 }
 
-fn publish(dir: &Path, key: &Key) -> Result<(), String> {
+/// Writes the public half of `key` into `dir`, unless it is there.
+pub(super) fn publish(dir: &Path, key: &Key) -> Result<(), String> {
     let path = dir.join(PUBLIC);
     let text = format!("{}\n", key.public().hex());
     if fs::read_to_string(&path).is_ok_and(|there| there == text) {

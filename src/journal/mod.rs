@@ -7,6 +7,14 @@
 mod memory;
 
 #[cfg(feature = "store")]
+mod backup;
+#[cfg(feature = "store")]
+mod books;
+#[cfg(feature = "store")]
+mod check;
+#[cfg(feature = "store")]
+mod drawer;
+#[cfg(feature = "store")]
 mod folder;
 #[cfg(feature = "store")]
 mod home;
@@ -15,7 +23,11 @@ mod key;
 #[cfg(feature = "store")]
 mod lock;
 #[cfg(feature = "store")]
+mod mark;
+#[cfg(feature = "store")]
 mod reader;
+#[cfg(feature = "store")]
+mod snapshots;
 #[cfg(feature = "store")]
 mod sqlite;
 #[cfg(feature = "store")]
@@ -25,6 +37,9 @@ pub use memory::Memory;
 
 #[cfg(feature = "store")]
 pub use {
+    backup::{Copied, Terms, backup, restore},
+    check::{Finding, Report, check},
+    drawer::Questions,
     home::home,
     key::{key, public_key},
     lock::Lock,

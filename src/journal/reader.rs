@@ -28,20 +28,28 @@ impl Reader {
         Ok(Self(store))
     }
 
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.0
+    }
+
     /// Gives every entry's text to `each`, in order, and returns the head of the same moment.
     ///
     /// # Errors
     /// A store that cannot be read, or that holds entries and no head.
     pub fn replay(&self, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
-        replay(&self.0, each)
+        replay(&self.0, 0, each)
     }
 }
 
-/// One read transaction: entries and head of one moment.
-pub(super) fn replay(store: &Connection, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
+/// One read transaction: entries from number `from` on and head of one moment.
+pub(super) fn replay(
+    store: &Connection,
+    from: u64,
+    each: &mut dyn FnMut(String),
+) -> Result<Option<Head>, JournalFault> {
     let moment = store.unchecked_transaction().map_err(|error| unreadable(&error))?;
     let head = head(&moment)?;
-    let count = texts(&moment, each).map_err(|error| unreadable(&error))?;
+    let count = texts(&moment, from, each).map_err(|error| unreadable(&error))?;
     if head.is_none() && count > 0 {
         return Err(JournalFault(format!(
             "the journal has {count} entries and its signed head is gone: tampered with"
@@ -50,9 +58,11 @@ pub(super) fn replay(store: &Connection, each: &mut dyn FnMut(String)) -> Result
     Ok(head)
 }
 
-fn texts(store: &Connection, each: &mut dyn FnMut(String)) -> rusqlite::Result<u64> {
-    let mut entries = store.prepare_cached("SELECT text FROM entries ORDER BY seq")?;
-    let mut rows = entries.query([])?;
+fn texts(store: &Connection, from: u64, each: &mut dyn FnMut(String)) -> rusqlite::Result<u64> {
+    // A reading from the start sees entries with impossible numbers, too.
+    let least = if from == 0 { i64::MIN } else { super::snapshots::integer(from)? };
+    let mut entries = store.prepare_cached("SELECT text FROM entries WHERE seq >= ?1 ORDER BY seq")?;
+    let mut rows = entries.query([least])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
         // What is not UTF-8 is no entry; verification shall say so, and where.

@@ -1,9 +1,10 @@
 //! The durable store: one SQLite file with a write-ahead log, written by one thread.
 //!
 //! `synchronous=FULL`: an entry whose ticket says `Ok` survives a power cut. The table keeps text and
-//! hash; nothing is ever updated or deleted but the head.
+//! hash; of entries nothing is ever updated or deleted. Beside them stand the head and snapshots.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,10 +14,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::{
     Seal, folder,
     lock::Lock,
-    reader,
+    mark::{self, Mark},
+    reader, snapshots,
     writer::{Job, Writer},
 };
-use crate::pep::port::{Head, Journal, JournalFault, Sealed, Ticket};
+use crate::pep::port::{Head, Journal, JournalFault, Moment, Sealed, Snapshot, Ticket};
 
 /// The store's file in its folder.
 pub const FILE: &str = "journal.db";
@@ -37,12 +39,21 @@ pub enum Fsync {
     DangerousOff,
 }
 
+/// Entries between two snapshots at the least, and how many bytes of a snapshot ask for one entry more: a
+/// large state is written less often, so that snapshots stay a small part of what is written.
+const EVERY: u64 = 10_000;
+const BYTES_AN_ENTRY: u64 = 256;
+
 /// A journal on disk.
 #[derive(Debug)]
 pub struct Sqlite {
     jobs: Option<Mutex<Sender<Job>>>,
     writer: Option<JoinHandle<()>>,
     reader: Mutex<Connection>,
+    /// Entries between two snapshots, where they were set.
+    every: Option<u64>,
+    /// Bytes of the newest snapshot.
+    size: AtomicU64,
     _lock: Lock,
 }
 
@@ -78,15 +89,29 @@ impl Sqlite {
         }
         reader::check_format(&store)?;
         prepare(&store, fsync).map_err(cannot)?;
+        store.execute_batch(snapshots::TABLES).map_err(cannot)?;
         let next = next(&store)?;
+        if let Some(mark) = mark::farthest(dir, mark::made_by(&seal)) {
+            mark::reached(&store, &mark)?;
+        }
+        let mark = Mark::open(dir).map_err(|error| unusable(&error))?;
         let reader = connect(&path)?;
         let (jobs, work): (Sender<Job>, Receiver<Job>) = channel();
-        let writer = Writer { store, seal, next };
+        let writer = Writer { store, seal, next, mark: Some(mark) };
         let writer = thread::Builder::new()
             .name("weir-journal".into())
             .spawn(move || writer.run(&work))
             .map_err(|error| unusable(&error))?;
-        Ok(Self { jobs: Some(Mutex::new(jobs)), writer: Some(writer), reader: Mutex::new(reader), _lock: lock })
+        let (jobs, writer, reader) = (Some(Mutex::new(jobs)), Some(writer), Mutex::new(reader));
+        Ok(Self { jobs, writer, reader, every: None, size: AtomicU64::new(0), _lock: lock })
+    }
+
+    /// The same store, asking for a snapshot after this many entries, instead of after 10,000 or, where the
+    /// state is large, more.
+    #[must_use]
+    pub const fn snapshots_every(mut self, entries: u64) -> Self {
+        self.every = Some(entries);
+        self
     }
 
     /// Waits until everything that was appended is written, and closes the store. Dropping does the
@@ -109,17 +134,49 @@ impl Journal for Sqlite {
     fn append(&self, entry: Sealed) -> Ticket {
         let gone = || Ticket::Ready(Err(JournalFault("the journal's writer is gone".into())));
         let (reply, answer) = sync_channel(1);
-        let Some(jobs) = &self.jobs else { return gone() };
-        let sent = jobs.lock().unwrap_or_else(PoisonError::into_inner).send(Job { entry, reply });
-        if sent.is_ok() { Ticket::Awaited(answer) } else { gone() }
+        if self.send(Job::Entry(entry, reply)) { Ticket::Awaited(answer) } else { gone() }
     }
 
     fn replay(&self, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
-        reader::replay(&self.reader.lock().unwrap_or_else(PoisonError::into_inner), each)
+        self.replay_from(0, each)
+    }
+
+    fn replay_from(&self, from: u64, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
+        reader::replay(&self.reader.lock().unwrap_or_else(PoisonError::into_inner), from, each)
+    }
+
+    fn wants_snapshot(&self, since: u64, moment: Moment) -> bool {
+        let usual = || EVERY.max(self.size.load(Ordering::Relaxed) / BYTES_AN_ENTRY);
+        let least = self.every.unwrap_or_else(usual);
+        match moment {
+            Moment::Running => since >= least,
+            // A clean end makes the next start short, unless there is next to nothing to read.
+            Moment::Closing => since > 0 && since >= least / 10,
+        }
+    }
+
+    fn keep(&self, snapshot: Snapshot) {
+        self.size.store(snapshot.text.len() as u64, Ordering::Relaxed);
+        self.send(Job::Snapshot(snapshot));
+    }
+
+    fn snapshot(&self, back: usize) -> Result<Option<Snapshot>, JournalFault> {
+        let store = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = snapshots::read(&store, back).map_err(|error| reader::unreadable(&error))?;
+        self.size.store(found.as_ref().map_or(0, |found| found.text.len() as u64), Ordering::Relaxed);
+        Ok(found)
     }
 }
 
-fn connect(path: &Path) -> Result<Connection, JournalFault> {
+impl Sqlite {
+    /// Hands `job` to the writer; false when there is none any more.
+    fn send(&self, job: Job) -> bool {
+        let Some(jobs) = &self.jobs else { return false };
+        jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job).is_ok()
+    }
+}
+
+pub(super) fn connect(path: &Path) -> Result<Connection, JournalFault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags).map_err(|error| explain("the store cannot be opened", &error))
 }

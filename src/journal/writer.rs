@@ -2,24 +2,27 @@
 //!
 //! Group commit: while one batch is made durable the next one gathers. No entry is answered before
 //! its transaction and the head that covers it are on disk. The first failure ends the writer's
-//! work for good; what comes after is answered with it.
+//! work for good; what comes after is answered with it. Snapshots come the same way, behind the entries
+//! that they stand for.
 
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::{Seal, sqlite::explain};
-use crate::pep::port::{JournalFault, Sealed};
+use super::{Seal, folder, mark::Mark, snapshots, sqlite::explain};
+use crate::pep::port::{JournalFault, Sealed, Snapshot};
 
 /// Most entries in one transaction: bounds what one failure takes along and the first one's wait.
 const BATCH: usize = 4096;
 
 pub(super) type Reply = SyncSender<Result<(), JournalFault>>;
 
-/// One entry on its way, and who waits for it.
-pub(super) struct Job {
-    pub(super) entry: Sealed,
-    pub(super) reply: Reply,
+/// What waits to be written.
+pub(super) enum Job {
+    /// One entry on its way, and who waits for it.
+    Entry(Sealed, Reply),
+    /// A state after the entries sent before; nobody waits for it.
+    Snapshot(Snapshot),
 }
 
 pub(super) struct Writer {
@@ -27,6 +30,8 @@ pub(super) struct Writer {
     pub(super) seal: Seal,
     /// Number of the entry that must come next.
     pub(super) next: u64,
+    /// Where it is noted how far the journal has come; none for a store in memory.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Writer {
@@ -43,8 +48,10 @@ impl Writer {
             };
             failed = failed.or_else(|| result.clone().err());
             for job in batch.drain(..) {
-                // Whoever no longer waits does not need the answer.
-                let _ = job.reply.send(result.clone());
+                if let Job::Entry(_, reply) = job {
+                    // Whoever no longer waits does not need the answer.
+                    let _ = reply.send(result.clone());
+                }
             }
         }
         // Folds the log into the file, so that a stopped store is one file. A failure here loses nothing.
@@ -53,32 +60,49 @@ impl Writer {
 
     fn write(&mut self, batch: &[Job]) -> Result<(), JournalFault> {
         let mut next = self.next;
-        for job in batch {
-            if job.entry.seq != next {
-                return Err(JournalFault(format!("entry {} was given where entry {next} belongs", job.entry.seq)));
+        let mut last = None;
+        for entry in entries(batch) {
+            if entry.seq != next {
+                return Err(JournalFault(format!("entry {} was given where entry {next} belongs", entry.seq)));
             }
             next = next.saturating_add(1);
+            last = Some(entry.hash);
         }
-        let Some(last) = batch.last() else { return Ok(()) };
-        let head = (self.seal)(next, last.entry.hash);
-        let head = serde_json::to_string(&head).map_err(|error| JournalFault(error.to_string()))?;
-        insert(&mut self.store, batch, &head).map_err(|error| explain("the journal cannot be written", &error))?;
+        let head = last.map(|hash| serde_json::to_string(&(self.seal)(next, hash)));
+        let head = head.transpose().map_err(|error| JournalFault(error.to_string()))?;
+        insert(&mut self.store, batch, head.as_deref())
+            .map_err(|error| explain("the journal cannot be written", &error))?;
         self.next = next;
-        Ok(())
+        let (Some(mark), Some(head)) = (&mut self.mark, head) else { return Ok(()) };
+        mark.note(&head)
+            .map_err(|error| JournalFault(format!("the journal's mark cannot be written: {}", folder::cause(&error))))
     }
 }
 
-fn insert(store: &mut Connection, batch: &[Job], head: &str) -> rusqlite::Result<()> {
+fn entries(batch: &[Job]) -> impl Iterator<Item = &Sealed> {
+    batch.iter().filter_map(|job| match job {
+        Job::Entry(entry, _) => Some(entry),
+        Job::Snapshot(_) => None,
+    })
+}
+
+fn insert(store: &mut Connection, batch: &[Job], head: Option<&str>) -> rusqlite::Result<()> {
     let transaction = store.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
         let mut add = transaction.prepare_cached("INSERT INTO entries (seq, hash, text) VALUES (?1, ?2, ?3)")?;
-        for Job { entry, .. } in batch {
-            let seq =
-                i64::try_from(entry.seq).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-            add.execute(params![seq, entry.hash.0.as_slice(), entry.text])?;
+        for job in batch {
+            match job {
+                Job::Entry(entry, _) => {
+                    let seq = snapshots::integer(entry.seq)?;
+                    add.execute(params![seq, entry.hash.0.as_slice(), entry.text])?;
+                }
+                Job::Snapshot(snapshot) => snapshots::insert(&transaction, snapshot)?,
+            }
         }
-        let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('head', ?1)")?;
-        set.execute([head])?;
+        if let Some(head) = head {
+            let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('head', ?1)")?;
+            set.execute([head])?;
+        }
     }
     transaction.commit()
 }
@@ -97,11 +121,11 @@ mod tests {
         store.execute_batch(pragma).unwrap();
         let seal: Seal = Box::new(|count, hash| Head { count, hash, signature: String::new() });
         let (jobs, work) = channel();
-        let thread = std::thread::spawn(move || Writer { store, seal, next: 0 }.run(&work));
+        let thread = std::thread::spawn(move || Writer { store, seal, next: 0, mark: None }.run(&work));
         let answers = (0..count).map(|seq| {
             let (reply, answer) = sync_channel(1);
             let entry = Sealed { seq, hash: Digest::ZERO, text: "x".repeat(10_000) };
-            jobs.send(Job { entry, reply }).unwrap();
+            jobs.send(Job::Entry(entry, reply)).unwrap();
             answer.recv().unwrap()
         });
         let answers = answers.collect();

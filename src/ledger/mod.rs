@@ -167,6 +167,17 @@ impl Ledger {
         self.used.prints()
     }
 
+    /// The prints of ids used since [`Ledger::forget_fresh`], in the order of their use.
+    #[must_use]
+    pub fn fresh(&self) -> &[Print] {
+        self.used.fresh()
+    }
+
+    /// Empties that list, once what stands in it is stored; the ids stay used.
+    pub fn forget_fresh(&mut self) {
+        self.used.forget_fresh();
+    }
+
     /// What the subject has left of each kind under `limits`: the minimum over its accounts;
     /// `u64::MAX` where nothing limits a kind.
     #[must_use]

@@ -9,19 +9,33 @@ use crate::model::{CallId, Digest};
 
 /// A set of call ids that only grows.
 #[derive(Clone, Debug, Default)]
-pub(super) struct UsedIds(HashSet<Print>);
+pub(super) struct UsedIds {
+    all: HashSet<Print>,
+    /// Those that no snapshot has yet, in the order of their use.
+    fresh: Vec<Print>,
+}
 
 impl UsedIds {
     pub(super) fn has(&self, print: Print) -> bool {
-        self.0.contains(&print)
+        self.all.contains(&print)
     }
 
     pub(super) fn add(&mut self, print: Print) {
-        self.0.insert(print);
+        if self.all.insert(print) {
+            self.fresh.push(print);
+        }
     }
 
     pub(super) fn prints(&self) -> impl Iterator<Item = Print> + '_ {
-        self.0.iter().copied()
+        self.all.iter().copied()
+    }
+
+    pub(super) fn fresh(&self) -> &[Print] {
+        &self.fresh
+    }
+
+    pub(super) fn forget_fresh(&mut self) {
+        self.fresh = Vec::new();
     }
 }
 

@@ -6,11 +6,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use super::asking::Attended;
 use super::operate::shut;
-use super::port::{Approver, Clock, Head, Journal, JournalFault, Ticket};
+use super::port::{Approver, Clock, Journal, JournalFault, Moment, Ticket};
+use super::replay::replayed;
 use super::stage::denied;
 use super::state::State;
-use crate::audit::{Bad, Body, Key, Reading, Receipt};
+use crate::audit::{Bad, Body, Key, Receipt};
 use crate::ledger::{Balance, Limit};
 use crate::model::{
     Action, Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject,
@@ -60,6 +62,7 @@ pub struct Gate {
     state: Mutex<State>,
     force: RwLock<Arc<InForce>>,
     pub(super) ports: Ports,
+    pub(super) attended: Attended,
     refusals: AtomicU64,
     /// How often an account was revoked: whoever runs looks again only when it has changed.
     pub(super) revocations: AtomicU64,
@@ -88,7 +91,8 @@ impl Gate {
         let force = RwLock::new(Arc::new(in_force(policy)));
         let revoked = state.ledger.bars().filter(|(_, bar)| bar.revoked).count() as u64;
         let (refusals, revocations) = (AtomicU64::new(0), AtomicU64::new(revoked));
-        let gate = Self { state: Mutex::new(state), force, ports, refusals, revocations };
+        let attended = Attended::default();
+        let gate = Self { state: Mutex::new(state), force, ports, attended, refusals, revocations };
         gate.begin()?;
         Ok(gate)
     }
@@ -206,7 +210,8 @@ impl Gate {
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 
-    /// Enters the critical section.
+    /// Enters the critical section. What stands in the state then is what the entries so far give, so this is
+    /// where a snapshot is taken.
     ///
     /// # Errors
     /// The gate is closed: the journal failed, or a bug poisoned the state.
@@ -216,7 +221,21 @@ impl Gate {
         };
         match &state.failed {
             Some(fault) => Err(Reason::new(ReasonCode::JournalFailed, fault.clone())),
-            None => Ok(Locked { state }),
+            None => {
+                let mut locked = Locked { state };
+                self.remember(&mut locked, Moment::Running);
+                Ok(locked)
+            }
+        }
+    }
+
+    /// Gives the store a snapshot when it wants one.
+    fn remember(&self, locked: &mut Locked<'_>, moment: Moment) {
+        let since = locked.state.since_snapshot();
+        if self.ports.journal.wants_snapshot(since, moment)
+            && let Some(snapshot) = locked.state.snapshot(&self.ports.key)
+        {
+            self.ports.journal.keep(snapshot);
         }
     }
 
@@ -319,13 +338,21 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Ok(mut locked) = self.lock() {
+            self.remember(&mut locked, Moment::Closing);
+        }
+    }
+}
+
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gate").field("policy", &self.policy().policy().id).finish_non_exhaustive()
     }
 }
 
-fn in_force(policy: Arc<Compiled>) -> InForce {
+pub(super) fn in_force(policy: Arc<Compiled>) -> InForce {
     let limits = policy.policy().budgets.iter().map(|budget| Limit {
         id: budget.id.clone(),
         tier: budget.scope,
@@ -336,37 +363,6 @@ fn in_force(policy: Arc<Compiled>) -> InForce {
     let limits: Vec<Limit> = limits.collect();
     let watches = limits.iter().filter_map(Limit::watch).collect();
     InForce { limits: Arc::new(limits), watches, policy }
-}
-
-/// The state that the journal's entries give, every one of them verified.
-///
-/// A signed head vouches for all receipts at once; without one each is checked. A head without
-/// entries is a journal whose entries are gone, not a new one.
-fn replayed(ports: &Ports) -> Result<State, GateFault> {
-    let key = ports.key.public();
-    match fold(ports, Reading::replaying(&key))? {
-        (state, Some(_)) => Ok(state?),
-        (_, None) => Ok(fold(ports, Reading::auditing(&key))?.0?),
-    }
-}
-
-/// What one reading of the journal gives, and its signed head.
-fn fold(ports: &Ports, mut reading: Reading<'_>) -> Result<(Result<State, Bad>, Option<Head>), GateFault> {
-    let mut state = State::default();
-    let mut fault = None;
-    let head = ports.journal.replay(&mut |text| {
-        if let Some(entry) = reading.add(text)
-            && fault.is_none()
-            && let Err(wrong) = state.replay(&entry)
-        {
-            fault = Some(Bad { seq: entry.seq, text: wrong.to_string() });
-        }
-    })?;
-    let folded = reading.finish(head.as_ref()).and_then(|verified| {
-        state.chain = verified.chain;
-        fault.map_or(Ok(state), Err)
-    });
-    Ok((folded, head))
 }
 
 /// Why the budgets cannot hold what `decision` would reserve, when they cannot.

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use crate::audit::{Head, Sealed};
-use crate::model::{Action, Call, CallId, CodeGrant, Digest, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
+pub use crate::audit::{About, Head, Question, Sealed};
+pub use crate::ledger::AccountId;
+use crate::model::{Action, Call, CallId, CodeGrant, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
 
 use super::{Answer, Durable, Reserved};
 
@@ -43,6 +44,31 @@ impl Ticket {
     }
 }
 
+/// The gate's state after some entries, signed by it: what a start reads instead of those entries. The
+/// store keeps it and does not look into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How many entries it stands for.
+    pub count: u64,
+    /// The entries for which the snapshot before it stood; `prints` are of those in between.
+    pub since: u64,
+    /// The state, as the gate wrote it.
+    pub text: String,
+    /// What is remembered of the calls' ids, 16 bytes each, in the order of their use.
+    pub prints: Vec<u8>,
+    /// The gate's signature over all of it, hexadecimal.
+    pub signature: String,
+}
+
+/// Why a snapshot is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The gate is running.
+    Running,
+    /// It ends.
+    Closing,
+}
+
 /// Keeps entries durably, in order. Once an append has failed, every later one must fail too.
 pub trait Journal: Send + Sync {
     /// Takes the next entry. Called in order of `seq`, never concurrently.
@@ -53,6 +79,41 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// A store that cannot be read.
     fn replay(&self, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault>;
+
+    /// The same for the entries from number `from` on.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    fn replay_from(&self, from: u64, each: &mut dyn FnMut(String)) -> Result<Option<Head>, JournalFault> {
+        let mut seq = 0;
+        self.replay(&mut |text| {
+            if seq >= from {
+                each(text);
+            }
+            seq += 1;
+        })
+    }
+
+    /// Whether the store wants a snapshot, `since` entries after the newest one that it has.
+    fn wants_snapshot(&self, since: u64, moment: Moment) -> bool {
+        let _ = (since, moment);
+        false
+    }
+
+    /// Takes a snapshot of the entries appended so far; it is kept once they are durable. Its `prints`
+    /// follow those that the store keeps of the first `since` entries, and replace any later ones.
+    fn keep(&self, snapshot: Snapshot) {
+        let _ = snapshot;
+    }
+
+    /// The newest snapshot but `back`, with the prints of all entries that it stands for.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    fn snapshot(&self, back: usize) -> Result<Option<Snapshot>, JournalFault> {
+        let _ = back;
+        Ok(None)
+    }
 }
 
 /// Runs what was allowed, reserved and recorded. It cannot be called without proof of all three.
@@ -251,16 +312,28 @@ pub enum Approval {
     Granted(String),
     /// No.
     Refused,
+    /// What [`super::Gate::answer`] has taken already.
+    Recorded,
     /// No answer in time.
     Expired,
+    /// Whoever asked has gone.
+    Withdrawn,
+    /// The gate stops; the question waits on, and with it the call when it is tried again.
+    Deferred,
     /// Nobody can be asked.
     Unavailable,
 }
 
 /// Asks a person, on a channel that the agent cannot reach.
 pub trait Approver: Send + Sync {
-    /// Asks about exactly this call; `bound` is the digest of call and policy that the answer is for.
-    fn ask(&self, call: &Call, why: &str, bound: Digest, timeout: Millis) -> Approval;
+    /// Whether somebody could be asked about `call` now; where not, no question is put on record.
+    fn can_ask(&self, call: &Call) -> bool {
+        let _ = call;
+        true
+    }
+
+    /// Asks about exactly this call, in `question`, which is on record; `why` is the policy's reason.
+    fn ask(&self, call: &Call, why: &str, question: &Question, timeout: Millis) -> Approval;
 }
 
 /// An approver where there is nobody to ask.
@@ -268,9 +341,31 @@ pub trait Approver: Send + Sync {
 pub struct Nobody;
 
 impl Approver for Nobody {
-    fn ask(&self, _: &Call, _: &str, _: Digest, _: Millis) -> Approval {
+    fn can_ask(&self, _: &Call) -> bool {
+        false
+    }
+
+    fn ask(&self, _: &Call, _: &str, _: &Question, _: Millis) -> Approval {
         Approval::Unavailable
     }
+}
+
+/// Keeps what a person must see of a question and the journal must not hold: arguments and reasons.
+pub trait Drawer: Send + Sync {
+    /// Keeps `text` for the question `id`, durably.
+    ///
+    /// # Errors
+    /// It could not be kept; then nobody can be asked.
+    fn put(&self, id: &Name, text: &str) -> Result<(), JournalFault>;
+
+    /// What is kept for the question `id`.
+    fn get(&self, id: &Name) -> Option<String>;
+
+    /// Forgets everything but what is kept for the questions `these`.
+    fn keep_only(&self, these: &[Name]);
+
+    /// Forgets what is kept for the question `id`.
+    fn remove(&self, id: &Name);
 }
 
 /// What an executor of generated code reads out of its work.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir::audit::{Body, Entry, Head, verify};
 use weir::model::{Amounts, CallId};
-use weir::pep::port::{Journal, JournalFault, Sealed, Ticket};
+use weir::pep::port::{Journal, JournalFault, Moment, Sealed, Snapshot, Ticket};
 
 /// How an append goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,9 @@ struct Inner {
     dead: bool,
     /// Answer through a channel, as a writer thread would.
     awaited: bool,
+    /// Entries between two snapshots; none are kept at 0.
+    every: u64,
+    snapshots: Vec<Snapshot>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,6 +54,16 @@ impl Store {
     /// Answers come through a channel from now on.
     pub fn awaited(&self) {
         self.inner().awaited = true;
+    }
+
+    /// A snapshot is kept every `entries` from now on.
+    pub fn snapshots_every(&self, entries: u64) {
+        self.inner().every = entries;
+    }
+
+    /// How many snapshots are kept.
+    pub fn snapshots(&self) -> usize {
+        self.inner().snapshots.len()
     }
 
     /// The machine is switched on again; what is on disk is there.
@@ -86,6 +99,7 @@ impl Store {
         self.inner().head = None;
     }
 
+    /// A copy of the entries alone: whoever opens it reads all of them.
     pub fn copy(&self) -> Self {
         let inner = self.inner();
         let (texts, entries, intents) = (inner.texts.clone(), inner.entries.clone(), inner.intents.clone());
@@ -161,6 +175,28 @@ impl Journal for Store {
         inner.texts.iter().cloned().for_each(each);
         Ok(inner.head.clone())
     }
+
+    fn wants_snapshot(&self, since: u64, moment: Moment) -> bool {
+        let inner = self.inner();
+        moment == Moment::Running && inner.every > 0 && since >= inner.every
+    }
+
+    fn keep(&self, snapshot: Snapshot) {
+        let mut inner = self.inner();
+        // Behind the entries that it stands for: a store that lost one of them keeps no snapshot either.
+        if !inner.dead && snapshot.count <= inner.texts.len() as u64 {
+            inner.snapshots.retain(|kept| kept.count <= snapshot.since);
+            inner.snapshots.push(snapshot);
+        }
+    }
+
+    fn snapshot(&self, back: usize) -> Result<Option<Snapshot>, JournalFault> {
+        let inner = self.inner();
+        let Some(newest) = inner.snapshots.len().checked_sub(back + 1) else { return Ok(None) };
+        let parts = inner.snapshots.iter().take(newest + 1);
+        let prints = parts.flat_map(|kept| kept.prints.iter().copied()).collect();
+        Ok(Some(Snapshot { prints, ..inner.snapshots[newest].clone() }))
+    }
 }
 
 /// What the entries say of each call, in the words of the law.
@@ -188,6 +224,8 @@ impl Story {
             Body::Open { .. }
             | Body::Policy { .. }
             | Body::Raise { .. }
+            | Body::Ask { .. }
+            | Body::Answer { .. }
             | Body::Freeze { .. }
             | Body::Thaw { .. }
             | Body::Revoke { .. }

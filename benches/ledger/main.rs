@@ -1,11 +1,17 @@
-//! How fast budgets and the journal are: reserve+settle in memory and durable, beside check-then-add.
+//! How fast budgets and the journal are: reserve+settle in memory and durable, beside check-then-add and Redis.
 //!
 //! `cargo bench --no-default-features --features store --bench ledger [-- seconds]`
+//! `cargo bench --no-default-features --features store --bench ledger -- startup [pairs]`
 //!
 //! A durable pair is what one call costs: reserve, intent on disk, settle, outcome on disk. Waiters
 //! are threads with one call each in flight. The baseline is what gateways without a ledger do:
-//! read the sum, compare, add, one SQLite transaction for each step, one after the other.
-//! CPU time is the process's own, from /proc: it says what a pair costs when others use the machine.
+//! read the sum, compare, add, one SQLite transaction for each step, one after the other. Redis, where
+//! there is a `redis-server`, does the ledger's arithmetic in a script, without a record.
+//! CPU time is the process's own, from /proc: it says what a pair costs when others use the machine; that of
+//! the Redis server is not in it.
+
+mod redis;
+mod startup;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -22,6 +28,10 @@ use weir::model::{
 use weir::pep::port::{Journal as _, Ticket};
 
 fn main() {
+    let mut words = std::env::args().skip_while(|word| word != "startup");
+    if words.next().is_some() {
+        return startup::run(words.find_map(|word| word.parse().ok()).unwrap_or(500_000));
+    }
     let seconds = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
     steps(time);
@@ -30,6 +40,7 @@ fn main() {
     );
     for fsync in [true, false] {
         baseline(fsync, time);
+        redis_rows(fsync, time);
         for signed in [false, true] {
             for waiters in [1, 8, 64, 1000] {
                 durable(fsync, signed, waiters, time);
@@ -249,6 +260,16 @@ struct Measured {
 }
 
 fn measure(waiters: usize, time: Duration, step: impl Fn() + Sync) -> Measured {
+    measure_with(waiters, time, || (), |()| step())
+}
+
+/// The same with something of its own for each waiter.
+fn measure_with<S>(
+    waiters: usize,
+    time: Duration,
+    make: impl Fn() -> S + Sync,
+    step: impl Fn(&mut S) + Sync,
+) -> Measured {
     let cpu = process_cpu();
     let all = Mutex::new(Vec::new());
     let start = Instant::now();
@@ -257,10 +278,10 @@ fn measure(waiters: usize, time: Duration, step: impl Fn() + Sync) -> Measured {
             std::thread::Builder::new()
                 .stack_size(256 << 10)
                 .spawn_scoped(scope, || {
-                    let mut mine = Vec::new();
+                    let (mut mine, mut own) = (Vec::new(), make());
                     while start.elapsed() < time {
                         let begin = Instant::now();
-                        step();
+                        step(&mut own);
                         mine.push(begin.elapsed());
                     }
                     all.lock().expect("no panic").append(&mut mine);
@@ -295,6 +316,20 @@ fn baseline(fsync: bool, time: Duration) {
         }
     };
     print_row(fsync, "none: check-then-add", 1, measure(1, time, step));
+}
+
+fn redis_rows(fsync: bool, time: Duration) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(server) = redis::Server::start(dir.path(), fsync) else {
+        return println!("| (no redis-server here: Debian's package is `redis-server`) | | | | | | |");
+    };
+    let calls = AtomicU64::new(0);
+    for waiters in [1, 8, 64, 1000] {
+        let step = |client: &mut redis::Client| {
+            client.pair(&format!("c-{:016x}", calls.fetch_add(1, Ordering::Relaxed)));
+        };
+        print_row(fsync, "none: Redis", waiters, measure_with(waiters, time, || server.client(), step));
+    }
 }
 
 fn check_then_add(dir: &Path, fsync: bool) -> rusqlite::Result<rusqlite::Connection> {

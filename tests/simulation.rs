@@ -80,6 +80,7 @@ impl Books {
                 }
                 Body::Part { .. } => panic!("entry {}: nobody did that", entry.seq),
                 Body::Reconcile { call, posted, .. } => self.reconcile(call, *posted),
+                Body::Ask { .. } | Body::Answer { .. } => {}
                 Body::Open { .. } | Body::Fork { .. } | Body::Policy { .. } | Body::Checkpoint { .. } => {}
             }
             self.add_up(policy, entry.seq);

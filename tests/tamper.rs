@@ -4,8 +4,8 @@
 mod books;
 
 use books::{SECRET, call, head, intent, journal, key, name, ran, refused, texts};
-use weir::audit::{Bad, Body, Chain, Entry, Head, Key, Reading, Sealed, Verified, verify};
-use weir::model::{Amounts, Digest, Kind, Timestamp, canonical};
+use weir::audit::{About, Bad, Body, Chain, Entry, Head, Key, Question, Reading, Sealed, Verdict, Verified, verify};
+use weir::model::{Amounts, Call, Digest, Kind, Timestamp, Window, canonical};
 
 fn check(texts: &[String], head: Option<&Head>) -> Result<Verified, Bad> {
     verify(texts.iter().cloned(), head, &key().public(), |_| {})
@@ -226,6 +226,90 @@ fn a_story_that_no_gate_tells_is_found() {
     assert_eq!((told.receipts, told.denials, told.open), (3, 1, 0));
 }
 
+/// A question about `c1`, put by call `c0`: an answer is for the call, whatever its id.
+fn question() -> Question {
+    let Body::Intent { policy, .. } = intent(&call("c1")) else { panic!("an intent") };
+    Question::new(&call("c0"), About::Rule { policy, rule: Some("ask".into()) }, Timestamp(99), 1, Digest::ZERO)
+}
+
+fn capped(budget: &str) -> Question {
+    let (account, by) = ("acme".to_owned(), Amounts::ZERO.with(Kind::Calls, 1));
+    let about = About::Budget { policy: Digest::ZERO, budget: budget.into(), account, by, window: Window::Total };
+    Question { about, ..question() }
+}
+
+fn ask(question: impl Fn() -> Question + 'static) -> Next {
+    step(move |_| Body::Ask { question: Box::new(question()) })
+}
+
+fn says(verdict: Verdict) -> Next {
+    step(move |_| Body::Answer { question: question().id, verdict, by: "operator".into(), until: Timestamp(99) })
+}
+
+fn raises(budget: &'static str) -> Next {
+    let by = Amounts::ZERO.with(Kind::Calls, 1);
+    step(move |_| Body::Raise {
+        budget: budget.into(),
+        account: "acme".into(),
+        by,
+        window: Window::Total,
+        approval: "operator".into(),
+        question: Some(question().id),
+    })
+}
+
+fn uses(id: &'static str, change: impl Fn(&mut Call) + 'static) -> Next {
+    step(move |_| {
+        let mut call = call(id);
+        change(&mut call);
+        intent(&call).using(Some(question().id))
+    })
+}
+
+#[test]
+fn answers_that_no_gate_takes_are_found() {
+    use Verdict::{Expired, Granted, Refused};
+    let uses_it = |id| uses(id, |_| {});
+    let faults: Vec<(&str, u64, Vec<_>)> = vec![
+        ("that nobody asked", 1, vec![says(Granted)]),
+        ("that nobody asked", 1, vec![uses_it("c1")]),
+        ("that nobody asked", 1, vec![raises("b")]),
+        ("has its answer", 3, vec![ask(question), says(Refused), says(Granted)]),
+        ("has its answer", 3, vec![ask(question), says(Granted), says(Granted)]),
+        ("has no yes", 2, vec![ask(question), uses_it("c1")]),
+        ("used before", 3, vec![ask(question), says(Refused), uses_it("c1")]),
+        ("used before", 3, vec![ask(question), says(Expired), uses_it("c1")]),
+        ("used before", 4, vec![ask(question), says(Granted), uses_it("c1"), uses_it("c2")]),
+        (
+            "another call",
+            3,
+            vec![ask(question), says(Granted), uses("c1", |call| call.subject.session = name("other"))],
+        ),
+        ("another call", 3, vec![ask(question), says(Granted), uses("c1", |call| call.args.clear())]),
+        (
+            "another call",
+            3,
+            vec![
+                ask(|| {
+                    let about = About::Rule { policy: Digest::of(b"next"), rule: None };
+                    Question { about, ..question() }
+                }),
+                says(Granted),
+                uses_it("c1"),
+            ],
+        ),
+        ("no raise", 2, vec![ask(|| capped("b")), says(Granted)]),
+        ("another budget", 2, vec![ask(|| capped("b")), raises("c")]),
+        ("in the clear", 1, vec![ask(|| Question { call: Box::new(call("c1")), ..question() })]),
+    ];
+    for (number, (text, seq, bodies)) in faults.into_iter().enumerate() {
+        let bad = story(bodies).expect_err(text);
+        assert!(bad.text.contains(text) && bad.seq == seq, "{number}: expected `{text}` at {seq}, got {bad}");
+    }
+    story(vec![ask(question), says(Granted), uses("c1", |call| call.subject.run = name("later"))]).unwrap();
+    story(vec![ask(|| capped("b")), raises("b")]).unwrap();
+}
+
 fn alter(body: Body, change: impl Fn(&mut weir::audit::OutcomeEntry)) -> Body {
     let Body::Outcome(mut outcome) = body else { panic!("an outcome") };
     change(&mut outcome);
@@ -239,7 +323,7 @@ fn expire(id: &str) -> Body {
 
 fn with_args(id: &str) -> Body {
     let Body::Intent { args, policy, held, approval, .. } = intent(&call(id)) else { panic!("an intent") };
-    Body::Intent { call: Box::new(call(id)), args, policy, held, approval }
+    Body::Intent { call: Box::new(call(id)), args, policy, held, approval, question: None }
 }
 
 #[test]

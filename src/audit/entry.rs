@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Chain, Key, PublicKey, Receipt};
+use super::{Chain, Key, PublicKey, Question, Receipt, Verdict};
 use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp, Watch, Window, canonical};
 
 /// One entry: its place in the chain, when, and what.
@@ -54,6 +54,25 @@ pub enum Body {
         held: Amounts,
         /// The approval, when a person was asked.
         approval: Option<String>,
+        /// The question whose yes this call uses up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<Name>,
+    },
+    /// A person is asked about a call; it waits, and may be tried again after a restart.
+    Ask {
+        /// What is asked.
+        question: Box<Question>,
+    },
+    /// A question has its answer.
+    Answer {
+        /// The question's id.
+        question: Name,
+        /// What was said.
+        verdict: Verdict,
+        /// Who said it and how.
+        by: String,
+        /// From when on a yes that no call has used is void, and a no that stands is forgotten.
+        until: Timestamp,
     },
     /// A person granted a further tranche of a budget at its cap.
     Raise {
@@ -68,6 +87,9 @@ pub enum Body {
         window: Window,
         /// Who approved and how.
         approval: String,
+        /// The question that this answers, when there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<Name>,
     },
     /// An account was frozen: nothing new runs below it until it is thawed.
     Freeze {
@@ -153,16 +175,16 @@ impl Body {
     #[must_use]
     pub fn intent(call: &Call, policy: Digest, held: Amounts, approval: Option<String>) -> Self {
         let args = Digest::of(call.args_text().as_bytes());
-        let bare = Call {
-            id: call.id.clone(),
-            subject: call.subject.clone(),
-            action: call.action,
-            resource: call.resource.clone(),
-            args: serde_json::Map::new(),
-            parent: call.parent.clone(),
-            surface: call.surface.clone(),
-        };
-        Self::Intent { call: Box::new(bare), args, policy, held, approval }
+        Self::Intent { call: Box::new(call.bare()), args, policy, held, approval, question: None }
+    }
+
+    /// The same intent, which uses up the yes to `used`.
+    #[must_use]
+    pub fn using(mut self, used: Option<Name>) -> Self {
+        if let Self::Intent { question, .. } = &mut self {
+            *question = used;
+        }
+        self
     }
 
     /// A signed statement of where `chain` stands; append it to that chain next.
@@ -193,4 +215,28 @@ pub struct OutcomeEntry {
     pub evidence: Evidence,
     /// The signed receipt.
     pub receipt: Receipt,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Millis;
+
+    #[test]
+    fn entries_from_before_windows_and_projects_are_read_and_written_as_they_were() {
+        let zero = Digest::ZERO;
+        let texts = [
+            format!(r#"{{"before":null,"digest":"{zero}","id":"p","kind":"policy"}}"#),
+            r#"{"account":"o/a/s","approval":"yes","budget":"b","by":{"calls":2},"kind":"raise"}"#.to_owned(),
+            r#"{"from":"s1","kind":"fork","subject":{"agent":"a","org":"o","run":"r","session":"s2"}}"#.to_owned(),
+        ];
+        for text in texts {
+            let body: Body = serde_json::from_str(&text).unwrap();
+            assert_eq!(canonical(&body), text);
+        }
+        let raised = r#"{"account":"o","approval":"","budget":"b","by":{},"kind":"raise","window":{"every":1}}"#;
+        let body: Body = serde_json::from_str(raised).unwrap();
+        assert!(matches!(&body, Body::Raise { window: Window::Every(Millis(1)), .. }));
+        assert_eq!(canonical(&body), raised);
+    }
 }

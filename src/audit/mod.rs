@@ -5,6 +5,7 @@
 mod chain;
 mod entry;
 mod key;
+mod question;
 mod receipt;
 mod show;
 mod story;
@@ -13,6 +14,7 @@ mod verify;
 pub use chain::{BodyText, Chain, Sealed};
 pub use entry::{Body, Entry, OutcomeEntry};
 pub use key::{Key, PublicKey};
+pub use question::{About, Question, Verdict};
 pub use receipt::{
     Algorithm, Asked, Context, Decided, Execution, PolicyRef, Receipt, ReceiptParts, Requester, Ruling, Signature,
 };

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::story::{Signatures, Story};
-use super::{Chain, Entry, Key, PublicKey};
+use super::{Chain, Entry, Key, PublicKey, Question};
 use crate::model::{CallId, Digest, Limits, Timestamp, canonical};
 
 /// The signed head that a store keeps beside its entries, so that a cut tail is noticed.
@@ -123,7 +123,7 @@ impl<'k> Reading<'k> {
     }
 
     /// Goes on after `chain`, whose entries were verified before, with the calls that are `open` there and
-    /// those whose end is `unknown`: as [`Reading::replaying`] otherwise. What it tells counts entries from
+    /// those whose end is `unknown`, and the `questions` that wait or whose yes does: as [`Reading::replaying`] otherwise. What it tells counts entries from
     /// the first, calls from here.
     #[must_use]
     pub fn resuming<'c>(
@@ -131,8 +131,9 @@ impl<'k> Reading<'k> {
         chain: &Chain,
         open: impl Iterator<Item = &'c CallId>,
         unknown: impl Iterator<Item = &'c CallId>,
+        questions: impl Iterator<Item = (&'c Question, bool)>,
     ) -> Self {
-        let story = Story::resuming(key, chain.count(), open, unknown);
+        let story = Story::resuming(key, chain.count(), open, unknown, questions);
         Self { story, links: Links::after(chain), fault: None, by_head: true }
     }
 

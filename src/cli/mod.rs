@@ -4,6 +4,7 @@
 //! 1 the program or the check failed, 2 usage or policy, 3 denied, 4 budget or limit.
 
 mod audit;
+mod budget;
 mod client;
 mod compose;
 mod demo;
@@ -17,6 +18,7 @@ mod score;
 mod serve;
 mod session;
 mod store;
+mod table;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,8 @@ enum Command {
     Replay(replay::Args),
     /// Show the risk factors as declared, permitted and observed.
     Score(score::Args),
+    /// Show budgets; raise, freeze, thaw, revoke, approve, reconcile.
+    Budget(budget::Args),
     /// Show, copy, roll back or remove sessions that are kept.
     Session(session::Args),
     /// Build the Python guest ahead of time, or list what is cached.
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Store(args) => store::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Score(args) => score::run(args),
+        Command::Budget(args) => budget::run(args),
         Command::Session(args) => session::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Worker => return crate::sandbox::worker_main(),

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::compose;
+use crate::journal::Questions;
 use crate::pep::port::{Approver, Nobody};
-use crate::surface::{self, Secret, Shutdown, Sidecar};
+use crate::surface::{self, Desk, Secret, Shutdown, Sidecar};
 
 /// Serve the gate on a Unix socket or on loopback TCP.
 #[derive(Debug, clap::Args)]
@@ -48,6 +49,8 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         compose::name("agent", &args.agent)?,
         secret(&args.token_file)?,
     );
+    let folder = compose::home(args.store)?;
+    config.desk = Desk::keeping(Box::new(Questions::of(&folder)));
     config.operator_token = args.operator_token_file.as_deref().map(secret).transpose()?;
     config.project = args.project.as_deref().map(|project| compose::name("project", project)).transpose()?;
     config.unix = args.socket;
@@ -56,7 +59,6 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         if config.operator_token.is_some() { Box::new(config.desk.clone()) } else { Box::new(Nobody) };
     // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
     let sidecar = Sidecar::bind(config).map_err(|fault| fault.to_string())?;
-    let folder = compose::home(args.store)?;
     let gate = compose::gate(policy.clone(), &folder, approver)?;
     let sandbox = compose::sandbox(&policy, &args.policy, &folder)?;
     let listening = sidecar.addresses().clone();

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::client::{Gate, part};
 use super::compose;
+use super::table::{aligned, span, word};
 use crate::journal::Lock;
 use crate::model::{Name, Seat};
 use crate::pep::port::Kept;
@@ -205,7 +206,7 @@ fn table(rows: &[Value]) -> String {
         let memory = size(&row["memory_bytes"]);
         [word(&row["session"]), agent, word(&row["guest"]), word(&row["steps"]), memory, points, state(row).to_owned()]
     });
-    aligned(std::iter::once(head).chain(cells).collect())
+    aligned(&std::iter::once(head).chain(cells).collect::<Vec<_>>())
 }
 
 fn shown(row: &Value) -> String {
@@ -222,7 +223,7 @@ fn shown(row: &Value) -> String {
     let cells = points.iter().map(|point| {
         [format!("  {}", word(&point["id"])), word(&point["steps"]), size(&point["bytes"]), age(&point["at"])]
     });
-    text.push_str(&aligned(std::iter::once(head).chain(cells).collect()));
+    text.push_str(&aligned(&std::iter::once(head).chain(cells).collect::<Vec<_>>()));
     text
 }
 
@@ -232,22 +233,6 @@ fn state(row: &Value) -> &'static str {
         (_, Some(true)) => "in memory",
         _ => "at rest",
     }
-}
-
-/// Rows with columns of one width.
-fn aligned<const N: usize>(rows: Vec<[String; N]>) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column).map(|cell| cell.chars().count())).max();
-    let widths: Vec<usize> = (0..N).filter_map(width).collect();
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
-}
-
-/// A text or a number as one harmless word.
-fn word(value: &Value) -> String {
-    value.as_str().map_or_else(|| visible(&value.to_string(), 130), |text| visible(text, 130))
 }
 
 fn size(bytes: &Value) -> String {
@@ -261,12 +246,7 @@ fn size(bytes: &Value) -> String {
 fn age(at: &Value) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = now.saturating_sub(at.as_u64().unwrap_or_default() / 1000);
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
+    span(seconds)
 }
 
 #[cfg(test)]

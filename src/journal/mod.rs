@@ -13,6 +13,8 @@ mod books;
 #[cfg(feature = "store")]
 mod check;
 #[cfg(feature = "store")]
+mod drawer;
+#[cfg(feature = "store")]
 mod folder;
 #[cfg(feature = "store")]
 mod home;
@@ -37,6 +39,7 @@ pub use memory::Memory;
 pub use {
     backup::{Copied, Terms, backup, restore},
     check::{Finding, Report, check},
+    drawer::Questions,
     home::home,
     key::{key, public_key},
     lock::Lock,

@@ -41,6 +41,11 @@ impl Name {
         Self(format!("seat:{digits}"))
     }
 
+    /// A name of the first 32 of `digits`, which are hexadecimal digits made here.
+    pub(crate) fn digits(digits: &str) -> Self {
+        Self(digits.chars().take(32).collect())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -85,6 +85,7 @@ reasons! {
     ApprovalRefused "approval_refused" Policy Never "A person refused.";
     ApprovalUnavailable "approval_unavailable" Policy Later "A person must be asked and nobody can be reached.";
     ApprovalExpired "approval_expired" Policy Later "A person was asked and did not answer in time.";
+    ApprovalPending "approval_pending" Policy Later "A person was asked and has not answered; the question waits for the same call.";
     JournalFailed "journal_failed" Gate Later "The journal could not be written; nothing runs without a durable record.";
     Obligation "obligation" Gate Never "An obligation of the decision cannot be met.";
     SessionLimit "session_limit" Gate Later "The gate has no room for another session.";

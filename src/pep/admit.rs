@@ -1,33 +1,34 @@
 //! Decide, reserve, record the intent: one critical section, so that what was decided is what was
 //! reserved, under any number of callers. A person is asked outside of it, and the call decided anew.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::gate::{InForce, Locked};
+use super::docket::Said;
+use super::gate::Locked;
 use super::operate::shut;
-use super::port::Approval;
 use super::stage::{Intended, Ruled};
 use super::{Answer, Durable, Gate, Reserved};
-use crate::audit::Body;
+use crate::audit::{About, Body, Question};
 use crate::ledger::{AccountId, Shortfall};
 use crate::model::{
-    Amounts, Call, Decision, Digest, Effect, GuestError, Outcome, Reason, ReasonCode, Status, Timestamp,
+    Amounts, Call, Decision, Digest, Effect, GuestError, Name, Outcome, Reason, ReasonCode, Status, Timestamp,
 };
 use crate::pdp::{Permit, decide};
 use crate::pip;
 use crate::policy::Budget;
 
-/// What a person has said about this call so far.
+/// What a person was asked about this call so far.
 ///
 /// A yes holds for what was asked about and nothing else: a rule of one policy, or one budget. When
 /// the policy or the session has changed meanwhile and another rule asks, the person is asked anew.
 #[derive(Debug, Default)]
 struct Consent {
-    rules: Vec<(Digest, Option<String>)>,
-    budgets: Vec<(String, AccountId)>,
-    /// Text of the latest approval.
+    /// Questions that this call put or took over.
+    asked: Vec<Name>,
+    /// Budgets that a person raised for this call, and whose.
+    budgets: Vec<(String, String)>,
+    /// Text of the latest approval at a cap.
     text: Option<String>,
 }
 
@@ -35,34 +36,44 @@ struct Consent {
 enum Attempt {
     Intended(Box<Intended>),
     Refused(Box<Ruled>),
-    Ask(Box<Ruled>, Question),
+    Ask(Box<Ruled>, About),
 }
 
-/// What a person is asked.
-enum Question {
-    Rule,
-    Budget(Budget, AccountId),
+/// The questions of one call, which nobody else may use as long as it is being decided.
+struct Attending<'g> {
+    gate: &'g Gate,
+    consent: Consent,
+}
+
+impl Drop for Attending<'_> {
+    fn drop(&mut self) {
+        self.gate.attended.leave(&self.consent.asked);
+    }
 }
 
 impl Gate {
     /// Decides and reserves; asks a person where the policy wants one.
     pub(super) fn decide_and_reserve(&self, call: &Arc<Call>) -> Result<Intended, Box<Answer>> {
-        let mut consent = Consent::default();
+        let mut attending = Attending { gate: self, consent: Consent::default() };
+        let consent = &mut attending.consent;
         loop {
             let attempt = match self.lock() {
-                Ok(mut locked) => self.attempt(&mut locked, call, &consent),
+                Ok(mut locked) => self.attempt(&mut locked, call, consent),
                 Err(reason) => return Err(self.unrecorded(call, reason)),
             };
             match attempt {
                 Attempt::Intended(intended) => return Ok(*intended),
                 Attempt::Refused(ruled) => return Err(self.refuse(call, &ruled, consent.text.as_deref())),
-                Attempt::Ask(mut ruled, question) => match self.ask(call, &ruled, &question) {
-                    Ok(text) => consent.give(&ruled.decision, question, text),
-                    Err(reason) => {
-                        ruled.decision = Decision { effect: Effect::Deny, reason, ..ruled.decision };
-                        return Err(self.refuse(call, &ruled, consent.text.as_deref()));
+                Attempt::Ask(mut ruled, about) => {
+                    let budget = budget_of(&about);
+                    match self.ask(call, &ruled, about, &mut consent.asked) {
+                        Ok(by) => consent.give(budget, by),
+                        Err(reason) => {
+                            ruled.decision = Decision { effect: Effect::Deny, reason, ..ruled.decision };
+                            return Err(self.refuse(call, &ruled, consent.text.as_deref()));
+                        }
                     }
-                },
+                }
             }
         }
     }
@@ -84,9 +95,17 @@ impl Gate {
         let input = session.and_then(|session| session.last).unwrap_or(Digest::ZERO);
 
         let decision = decide(&force.policy, &facts, call);
+        let mut used = None;
         let permit = match decision.effect {
-            Effect::Ask if consent.covers(&decision) => Permit::approved(decision),
-            Effect::Ask => return Attempt::Ask(ruled(decision), Question::Rule),
+            Effect::Ask => {
+                let about = About::Rule { policy: decision.policy, rule: decision.reason.rule.clone() };
+                match self.standing(locked, call, &about, consent) {
+                    Some((id, said)) if said.granted => used = Some((id, said.by)),
+                    Some(_) => return Attempt::Refused(refused(ruled(decision))),
+                    None => return Attempt::Ask(ruled(decision), about),
+                }
+                Permit::approved(decision)
+            }
             Effect::Allow | Effect::Deny => Permit::of(decision),
         };
         let permit = match permit {
@@ -95,11 +114,12 @@ impl Gate {
         };
         match locked.state.ledger.reserve(&call.id, &call.subject, permit.decision().reserve, &force.limits, now) {
             Ok(reservation) => {
-                let (call, approval) = (call.clone(), consent.text.clone());
-                let reserved = Reserved { call, permit, reservation, approval, input, force };
+                let (question, text) = used.unzip();
+                let (call, approval) = (call.clone(), text.or_else(|| consent.text.clone()));
+                let reserved = Reserved { call, permit, reservation, approval, question, input, force };
                 Attempt::Intended(Box::new(self.intend(locked, now, reserved)))
             }
-            Err(shortfall) => short(&shortfall, permit.decision(), &force, consent),
+            Err(shortfall) => self.short(locked, call, &shortfall, Box::new(Ruled::of(permit, force)), consent),
         }
     }
 
@@ -111,7 +131,9 @@ impl Gate {
             reserved.reservation.held(),
             reserved.approval.clone(),
         );
-        locked.state.admitted(&reserved.call, reserved.approval.is_some());
+        let body = body.using(reserved.question.clone());
+        self.take_back(locked, &reserved.call, reserved.permit.decision().policy);
+        locked.state.admitted(&reserved.call, reserved.approval.is_some(), reserved.question.as_ref());
         let (intent, ticket) = self.write(locked, now, body);
         // Read under the lock: whoever revokes does so under it, too.
         let revocations = self.revocations.load(Ordering::SeqCst);
@@ -146,73 +168,72 @@ impl Gate {
         }
     }
 
-    /// Asks a person; the answer is bound to the call's bytes and the policy.
-    fn ask(&self, call: &Call, ruled: &Ruled, question: &Question) -> Result<String, Reason> {
-        let decision = &ruled.decision;
-        let bound = Digest::of(format!("{} {}", call.digest(), decision.policy).as_bytes());
-        let timeout = ruled.force.policy.policy().approvals.timeout;
-        let asked = |code, detail: &str| {
-            let rule = decision.reason.rule.clone().unwrap_or_else(|| decision.reason.code.row().name.to_owned());
-            Reason::new(code, detail).by(rule, &decision.reason.answers).instead(decision.reason.instead.clone())
-        };
-        let why = decision.reason.to_string();
-        // An approver that panics has not said yes.
-        let said = catch_unwind(AssertUnwindSafe(|| self.ports.approver.ask(call, &why, bound, timeout)));
-        match said.unwrap_or(Approval::Unavailable) {
-            Approval::Granted(text) => {
-                if let Question::Budget(budget, account) = question {
-                    self.raise(budget, account, &text)?;
-                }
-                Ok(text)
-            }
-            Approval::Refused => Err(asked(ReasonCode::ApprovalRefused, "a person was asked and refused")),
-            Approval::Expired => {
-                Err(asked(ReasonCode::ApprovalExpired, "a person was asked and did not answer in time"))
-            }
-            Approval::Unavailable => {
-                let detail = format!("{}; nobody can be asked here", decision.reason.detail);
-                Err(asked(ReasonCode::ApprovalUnavailable, &detail))
-            }
-        }
+    /// What a person has said to a question `about` this call that it may use, or that stands against it.
+    fn standing(&self, locked: &Locked<'_>, call: &Call, about: &About, consent: &Consent) -> Option<(Name, Said)> {
+        let bound = Question::bound(call, about.policy());
+        // What another call waits for is that call's; what nobody waits for is for whoever comes first.
+        let usable = |id: &Name| consent.asked.contains(id) || !self.attended.has(id);
+        let found = locked.state.docket.standing(bound, about, self.now(locked), usable);
+        found.map(|(id, said)| (id.clone(), said.clone()))
     }
 
-    /// Records and applies a further tranche of `budget` for the account that had too little left.
-    fn raise(&self, budget: &Budget, account: &AccountId, approval: &str) -> Result<(), Reason> {
-        let mut locked = self.lock()?;
-        let by = Amounts::ZERO.with(budget.kind, budget.limit);
-        let ticket = self.grant(&mut locked, budget, account, by, approval);
-        drop(locked);
-        ticket.wait().map_err(|fault| self.fail(&fault))
+    /// A budget has too little left: a person may grant a further tranche where the policy says so.
+    fn short(
+        &self,
+        locked: &Locked<'_>,
+        call: &Call,
+        shortfall: &Shortfall,
+        ruled: Box<Ruled>,
+        consent: &Consent,
+    ) -> Attempt {
+        let (budget, account, wanted, left, kind) = match shortfall {
+            Shortfall::Limit { budget, account, wanted, left, kind } => (budget, account, wanted, left, kind),
+            Shortfall::Closed { account, revoked } => {
+                return Attempt::Refused(ruled.but(Effect::Deny, shut(account, *revoked)));
+            }
+            Shortfall::Duplicate => return Attempt::Refused(ruled.but(Effect::Deny, duplicate())),
+        };
+        let policy = ruled.force.policy.clone();
+        let known = policy.policy().budgets.iter().find(|known| known.id == *budget);
+        let over = known.map(|known| known.window).filter(|window| !window.is_total());
+        let over = over.map_or_else(String::new, |window| format!(" ({window})"));
+        let detail = format!("budget `{budget}`{over} has {left} {} left and this needs {wanted}", kind.row().unit);
+        let reason = Reason::new(ReasonCode::BudgetExhausted, detail);
+        // A limit without a budget of the policy is the ledger's own: its counters are full.
+        let Some(known) = known else {
+            return Attempt::Refused(ruled.but(Effect::Deny, reason));
+        };
+        let reason = reason.by(format!("budget {budget}"), &known.answers);
+        let raised = |(id, whose): &(String, String)| id == budget && whose == account.as_str();
+        if known.at_cap != Effect::Ask || consent.budgets.iter().any(raised) {
+            return Attempt::Refused(ruled.but(Effect::Deny, reason));
+        }
+        let ruled = ruled.but(Effect::Ask, reason);
+        let about = at_cap(known, account, ruled.decision.policy);
+        match self.standing(locked, call, &about, consent) {
+            Some((_, said)) if !said.granted => Attempt::Refused(refused(ruled)),
+            _ => Attempt::Ask(ruled, about),
+        }
     }
 }
 
-/// A budget has too little left: a person may grant a further tranche where the policy says so.
-fn short(shortfall: &Shortfall, decision: &Decision, force: &Arc<InForce>, consent: &Consent) -> Attempt {
-    let ruled = |effect, reason| {
-        Box::new(Ruled { decision: Decision { effect, reason, ..decision.clone() }, force: force.clone() })
-    };
-    let (budget, account, wanted, left, kind) = match shortfall {
-        Shortfall::Limit { budget, account, wanted, left, kind } => (budget, account, wanted, left, kind),
-        Shortfall::Closed { account, revoked } => {
-            return Attempt::Refused(ruled(Effect::Deny, shut(account, *revoked)));
-        }
-        Shortfall::Duplicate => return Attempt::Refused(ruled(Effect::Deny, duplicate())),
-    };
-    let known = force.policy.policy().budgets.iter().find(|known| known.id == *budget);
-    let over = known.map(|known| known.window).filter(|window| !window.is_total());
-    let over = over.map_or_else(String::new, |window| format!(" ({window})"));
-    let detail = format!("budget `{budget}`{over} has {left} {} left and this needs {wanted}", kind.row().unit);
-    let reason = Reason::new(ReasonCode::BudgetExhausted, detail);
-    // A limit without a budget of the policy is the ledger's own: its counters are full.
-    let Some(known) = known else {
-        return Attempt::Refused(ruled(Effect::Deny, reason));
-    };
-    let reason = reason.by(format!("budget {budget}"), &known.answers);
-    let asked = |(id, whose): &(String, AccountId)| id == budget && whose == account;
-    if known.at_cap == Effect::Ask && !consent.budgets.iter().any(asked) {
-        return Attempt::Ask(ruled(Effect::Ask, reason), Question::Budget(known.clone(), account.clone()));
+/// The question at the cap of `budget`: a further tranche for the account that has too little left.
+fn at_cap(budget: &Budget, account: &AccountId, policy: Digest) -> About {
+    let (by, account) = (Amounts::ZERO.with(budget.kind, budget.limit), account.to_string());
+    About::Budget { policy, budget: budget.id.clone(), account, by, window: budget.window }
+}
+
+fn budget_of(about: &About) -> Option<(String, String)> {
+    match about {
+        About::Budget { budget, account, .. } => Some((budget.clone(), account.clone())),
+        About::Rule { .. } => None,
     }
-    Attempt::Refused(ruled(Effect::Deny, reason))
+}
+
+/// A refusal because a person said no to the same call and that still counts.
+fn refused(ruled: Box<Ruled>) -> Box<Ruled> {
+    let reason = super::asking::refused(&ruled);
+    ruled.but(Effect::Deny, reason)
 }
 
 fn duplicate() -> Reason {
@@ -220,16 +241,11 @@ fn duplicate() -> Reason {
 }
 
 impl Consent {
-    fn give(&mut self, asked: &Decision, question: Question, text: String) {
-        match question {
-            Question::Rule => self.rules.push((asked.policy, asked.reason.rule.clone())),
-            Question::Budget(budget, account) => self.budgets.push((budget.id, account)),
+    /// Notes a yes; at a cap it is used up by the raise that it was.
+    fn give(&mut self, budget: Option<(String, String)>, by: String) {
+        if let Some(budget) = budget {
+            self.budgets.push(budget);
+            self.text = Some(by);
         }
-        self.text = Some(text);
-    }
-
-    /// Whether a person has said yes to exactly what `decision` asks.
-    fn covers(&self, decision: &Decision) -> bool {
-        self.rules.iter().any(|(policy, rule)| *policy == decision.policy && *rule == decision.reason.rule)
     }
 }

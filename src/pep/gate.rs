@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use super::asking::Attended;
 use super::operate::shut;
 use super::port::{Approver, Clock, Journal, JournalFault, Moment, Ticket};
 use super::replay::replayed;
@@ -61,6 +62,7 @@ pub struct Gate {
     state: Mutex<State>,
     force: RwLock<Arc<InForce>>,
     pub(super) ports: Ports,
+    pub(super) attended: Attended,
     refusals: AtomicU64,
     /// How often an account was revoked: whoever runs looks again only when it has changed.
     pub(super) revocations: AtomicU64,
@@ -89,7 +91,8 @@ impl Gate {
         let force = RwLock::new(Arc::new(in_force(policy)));
         let revoked = state.ledger.bars().filter(|(_, bar)| bar.revoked).count() as u64;
         let (refusals, revocations) = (AtomicU64::new(0), AtomicU64::new(revoked));
-        let gate = Self { state: Mutex::new(state), force, ports, refusals, revocations };
+        let attended = Attended::default();
+        let gate = Self { state: Mutex::new(state), force, ports, attended, refusals, revocations };
         gate.begin()?;
         Ok(gate)
     }
@@ -349,7 +352,7 @@ impl std::fmt::Debug for Gate {
     }
 }
 
-fn in_force(policy: Arc<Compiled>) -> InForce {
+pub(super) fn in_force(policy: Arc<Compiled>) -> InForce {
     let limits = policy.policy().budgets.iter().map(|budget| Limit {
         id: budget.id.clone(),
         tier: budget.scope,

@@ -5,7 +5,9 @@
 
 mod admit;
 mod answer;
+mod asking;
 mod complete;
+mod docket;
 mod gate;
 mod line;
 mod nest;
@@ -15,8 +17,11 @@ mod replay;
 mod snapshot;
 mod stage;
 mod state;
+mod statement;
 
 pub use answer::Answer;
+pub use asking::{AnswerFault, Reply};
 pub use gate::{Gate, GateFault};
 pub use replay::Replay;
 pub use stage::{Durable, Reserved};
+pub use statement::{AccountLine, Doubt, LimitLine, Statement};

@@ -159,7 +159,12 @@ impl Gate {
         let (at, window) = (self.now(locked), budget.window);
         locked.state.ledger.raise(&budget.id, account, by, window, at);
         let (budget, account) = (budget.id.clone(), account.to_string());
-        self.write(locked, at, Body::Raise { budget, account, by, window, approval: approval.to_owned() }).1
+        self.write(
+            locked,
+            at,
+            Body::Raise { budget, account, by, window, approval: approval.to_owned(), question: None },
+        )
+        .1
     }
 
     /// Writes an entry about what was just done under the lock, and waits until it is durable.

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use crate::audit::{Head, Sealed};
-use crate::model::{Action, Call, CallId, CodeGrant, Digest, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
+pub use crate::audit::{About, Head, Question, Sealed};
+pub use crate::ledger::AccountId;
+use crate::model::{Action, Call, CallId, CodeGrant, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
 
 use super::{Answer, Durable, Reserved};
 
@@ -311,16 +312,28 @@ pub enum Approval {
     Granted(String),
     /// No.
     Refused,
+    /// What [`super::Gate::answer`] has taken already.
+    Recorded,
     /// No answer in time.
     Expired,
+    /// Whoever asked has gone.
+    Withdrawn,
+    /// The gate stops; the question waits on, and with it the call when it is tried again.
+    Deferred,
     /// Nobody can be asked.
     Unavailable,
 }
 
 /// Asks a person, on a channel that the agent cannot reach.
 pub trait Approver: Send + Sync {
-    /// Asks about exactly this call; `bound` is the digest of call and policy that the answer is for.
-    fn ask(&self, call: &Call, why: &str, bound: Digest, timeout: Millis) -> Approval;
+    /// Whether somebody could be asked about `call` now; where not, no question is put on record.
+    fn can_ask(&self, call: &Call) -> bool {
+        let _ = call;
+        true
+    }
+
+    /// Asks about exactly this call, in `question`, which is on record; `why` is the policy's reason.
+    fn ask(&self, call: &Call, why: &str, question: &Question, timeout: Millis) -> Approval;
 }
 
 /// An approver where there is nobody to ask.
@@ -328,9 +341,31 @@ pub trait Approver: Send + Sync {
 pub struct Nobody;
 
 impl Approver for Nobody {
-    fn ask(&self, _: &Call, _: &str, _: Digest, _: Millis) -> Approval {
+    fn can_ask(&self, _: &Call) -> bool {
+        false
+    }
+
+    fn ask(&self, _: &Call, _: &str, _: &Question, _: Millis) -> Approval {
         Approval::Unavailable
     }
+}
+
+/// Keeps what a person must see of a question and the journal must not hold: arguments and reasons.
+pub trait Drawer: Send + Sync {
+    /// Keeps `text` for the question `id`, durably.
+    ///
+    /// # Errors
+    /// It could not be kept; then nobody can be asked.
+    fn put(&self, id: &Name, text: &str) -> Result<(), JournalFault>;
+
+    /// What is kept for the question `id`.
+    fn get(&self, id: &Name) -> Option<String>;
+
+    /// Forgets everything but what is kept for the questions `these`.
+    fn keep_only(&self, these: &[Name]);
+
+    /// Forgets what is kept for the question `id`.
+    fn remove(&self, id: &Name);
 }
 
 /// What an executor of generated code reads out of its work.

@@ -46,7 +46,8 @@ fn resumed(ports: &Ports, key: &PublicKey) -> Option<State> {
 }
 
 fn resume(ports: &Ports, key: &PublicKey, state: State) -> Result<State, String> {
-    let reading = Reading::resuming(key, &state.chain, state.open.keys(), state.ledger.doubts().map(|(id, _)| id));
+    let doubts = state.ledger.doubts().map(|(id, _)| id);
+    let reading = Reading::resuming(key, &state.chain, state.open.keys(), doubts, state.docket.pending());
     let (state, _) = fold(ports, Replay::of(reading, state)).map_err(|fault| fault.to_string())?;
     state.map(|(_, state)| state).map_err(|bad| bad.to_string())
 }
@@ -107,7 +108,7 @@ impl<'k> Replay<'k> {
         self.end(head).map(|(verified, state)| (verified, state.ledger.balances()))
     }
 
-    fn end(self, head: Option<&Head>) -> Folded {
+    pub(super) fn end(self, head: Option<&Head>) -> Folded {
         let Self { reading, state, fault } = self;
         let verified = reading.finish(head)?;
         fault.map_or(Ok((verified, state)), Err)

@@ -7,7 +7,7 @@ use super::gate::InForce;
 use super::port::Ticket;
 use crate::audit::Receipt;
 use crate::ledger::Reservation;
-use crate::model::{Amounts, Call, CodeGrant, Decision, Digest, Effect, Reason};
+use crate::model::{Amounts, Call, CodeGrant, Decision, Digest, Effect, Name, Reason};
 use crate::pdp::Permit;
 
 /// A call that was allowed and whose amounts are held.
@@ -17,6 +17,8 @@ pub struct Reserved {
     pub(super) permit: Permit,
     pub(super) reservation: Reservation,
     pub(super) approval: Option<String>,
+    /// The question whose yes the intent uses up.
+    pub(super) question: Option<Name>,
     pub(super) input: Digest,
     /// The policy that decided, which another may have replaced since.
     pub(super) force: Arc<InForce>,
@@ -33,6 +35,17 @@ impl Ruled {
     /// A refusal by the gate itself under the policy `force`.
     pub fn deny(reason: Reason, force: Arc<InForce>) -> Self {
         Self { decision: denied(reason, force.policy.policy().digest), force }
+    }
+
+    /// The decision behind `permit`.
+    pub fn of(permit: Permit, force: Arc<InForce>) -> Self {
+        Self { decision: permit.into_decision(), force }
+    }
+
+    /// The same decision with another effect, for another reason.
+    pub fn but(mut self: Box<Self>, effect: Effect, reason: Reason) -> Box<Self> {
+        (self.decision.effect, self.decision.reason) = (effect, reason);
+        self
     }
 }
 

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::docket::Docket;
 use super::snapshot::Taken;
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
 use crate::ledger::{AccountId, Ledger, ReplayFault, named};
-use crate::model::{Call, CallId, Digest, Evidence, Name, Subject};
+use crate::model::{Call, CallId, Digest, Evidence, Name, Subject, Timestamp};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub posterior: Posterior,
     /// By account, so that two agents which use one name for a session share neither labels nor consent.
     pub sessions: BTreeMap<AccountId, Session>,
+    /// What people were asked, and what they said that no call has used yet.
+    pub docket: Docket,
     /// Calls with an intent and no outcome yet, without their arguments.
     pub open: BTreeMap<CallId, Call>,
     pub recent: VecDeque<Receipt>,
@@ -51,13 +54,11 @@ impl State {
                 self.policy = Some(*digest);
                 self.ledger.watch(windows, at);
             }
-            Body::Intent { call, held, approval, .. } => {
+            Body::Intent { call, held, approval, question, .. } => {
                 self.ledger.replay_intent(&call.id, &call.subject, *held, at)?;
-                self.admitted(call, approval.is_some());
+                self.admitted(call, approval.is_some(), question.as_ref());
             }
-            Body::Raise { budget, account, by, window, .. } => {
-                self.ledger.raise(budget, &named(account)?, *by, *window, at);
-            }
+            Body::Ask { .. } | Body::Answer { .. } | Body::Raise { .. } => self.asked(at, &entry.body)?,
             Body::Freeze { account, by } => self.ledger.bar(&named(account)?, false, by, at),
             Body::Revoke { account, by } => self.ledger.bar(&named(account)?, true, by, at),
             Body::Thaw { account, .. } => drop(self.ledger.thaw(&named(account)?)),
@@ -88,8 +89,30 @@ impl State {
         self.sessions.entry(session_of(subject)).or_default().inherit(inherited);
     }
 
-    /// Notes that a call was admitted; its amounts are held already.
-    pub fn admitted(&mut self, call: &Call, approved: bool) {
+    /// Folds what was asked and what was said, at the time `at`.
+    ///
+    /// # Errors
+    /// A raise of something that is no account.
+    pub fn asked(&mut self, at: Timestamp, body: &Body) -> Result<(), ReplayFault> {
+        match body {
+            Body::Ask { question } => self.docket.ask(at, (**question).clone()),
+            Body::Answer { question, verdict, by, until } => self.docket.answer(question, *verdict, by, *until),
+            Body::Raise { budget, account, by, window, approval, question } => {
+                self.ledger.raise(budget, &named(account)?, *by, *window, at);
+                if let Some(question) = question {
+                    self.docket.raised(question, approval);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes that a call was admitted; its amounts are held already. A yes that it `used` is used up.
+    pub fn admitted(&mut self, call: &Call, approved: bool, used: Option<&Name>) {
+        if let Some(question) = used {
+            self.docket.close(question);
+        }
         self.sessions.entry(session_of(&call.subject)).or_default().admit(approved);
         self.open.insert(call.id.clone(), call.bare());
     }
@@ -187,9 +210,12 @@ mod tests {
         let windows = [Window::Every(span), Window::Rolling(span), Window::Refill(span)].map(watch).to_vec();
         let intent = |id: &str, usd| Body::intent(&call(id), Digest::ZERO, held(usd), None);
         let (account, by) = ("o/a/s/~helper".to_owned(), "operator".to_owned());
-        let raise = |budget: &str, window| {
-            let (account, by) = ("o/a/s".to_owned(), Amounts::ZERO.with(Kind::MicroUsd, 1 << 60));
-            Body::Raise { budget: budget.into(), account, by, window, approval: "yes".into() }
+        let raise = |budget: &str, window: Window| {
+            let by = Amounts::ZERO.with(Kind::MicroUsd, 1 << 60);
+            let text = serde_json::json!({
+                "kind": "raise", "budget": budget, "account": "o/a/s", "by": by, "window": window, "approval": "yes",
+            });
+            serde_json::from_value(text).unwrap()
         };
         vec![
             Body::Policy { id: name("p"), digest: Digest::ZERO, before: None, windows },

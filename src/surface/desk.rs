@@ -1,307 +1,287 @@
 //! The desk: where a person answers what the policy asks about.
 //!
-//! It is the gate's approver and the operator's list at once. An entry is built from the parsed call,
-//! shown escaped and whole or not at all approvable, answered once, and gone when its time is over.
-//! The desk answers only while a surface with an operator's token serves it; the agent cannot reach it.
+//! It is the gate's approver and the operator's list at once. A question is on the gate's docket before it comes here,
+//! and its answer before whoever waits is told; what must be shown and may not be on record lies in the drawer. The desk
+//! answers only while a surface with an operator's token serves it; the agent cannot reach it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde_json::Value;
+use super::card::{Asked, Sheet};
+use super::lock;
+use crate::model::{Call, CallId, Millis, Name, Timestamp};
+use crate::pep::port::{Approval, Approver, Drawer, Question};
+use crate::pep::{AnswerFault, Gate, Reply};
 
-use super::{lock, visible};
-use crate::model::{Call, CallId, Digest, Millis, Name};
-use crate::pep::port::{Approval, Approver};
-
-/// Entries that wait at the same time.
+/// Questions for which calls wait at the same time.
 const PENDING: usize = 64;
 /// Questions of one session within [`WINDOW`]; more is a flood meant to tire the person out.
 const PER_SESSION: usize = 10;
 /// The time over which questions of a session are counted.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Bytes of arguments that are shown; a call with more cannot be approved, only refused.
-const SHOWN_ARGS: usize = 16 << 10;
-/// Bytes of every other text shown.
-const SHOWN_TEXT: usize = 400;
+/// The longest that a call waits.
+const LONGEST: u64 = 24 * 3_600_000;
 
 /// A desk; clones are the same desk.
 #[derive(Clone, Default)]
-pub struct Desk(Arc<Mutex<Table>>);
+pub struct Desk(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    table: Mutex<Table>,
+    drawer: Option<Box<dyn Drawer>>,
+}
 
 #[derive(Default)]
 struct Table {
     open: bool,
-    next: u64,
-    waiting: HashMap<String, Waiting>,
+    waiting: HashMap<Name, Waiting>,
     asked: HashMap<Name, VecDeque<Instant>>,
 }
 
+/// A call that waits.
 struct Waiting {
-    number: u64,
-    entry: Asked,
+    sheet: Sheet,
     call: CallId,
     parent: Option<CallId>,
-    until: Instant,
     reply: Sender<Approval>,
 }
 
-/// One question, as the operator sees it. Every text is escaped and bounded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Asked {
-    /// The id to answer with: 128 random bits, used once.
-    pub id: String,
-    /// The agent.
-    pub agent: Name,
-    /// The session.
-    pub session: Name,
-    /// The action.
-    pub action: &'static str,
-    /// The tool, module, peer, model or package.
-    pub resource: Name,
-    /// The arguments as indented JSON.
-    pub args: String,
-    /// Why the policy asks.
-    pub why: String,
-    /// Digest of the call and the policy that an approval is for.
-    pub digest: Digest,
-    /// False when the arguments are too long to be shown whole: it can only be refused.
-    pub approvable: bool,
-    /// Things a reader should know: characters outside ASCII, arguments cut.
-    pub notes: Vec<&'static str>,
-    /// Milliseconds until it counts as not answered.
-    pub expires_in_ms: u64,
-}
-
 /// What became of an operator's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {
-    /// It reached the gate.
+    /// It is on record.
     Taken,
     /// Nothing with this id waits: unknown, already answered, or expired.
     Gone,
     /// It cannot be approved because it cannot be shown whole; it still waits.
     NotApprovable,
+    /// The answer does not fit the question, which still waits; or it could not be recorded.
+    Failed(AnswerFault),
 }
 
 impl Desk {
-    /// Lets the desk take questions.
-    pub(crate) fn open(&self) {
-        lock(&self.0).open = true;
-    }
-
-    /// Ends every question as unavailable and takes no more.
-    pub(crate) fn shut(&self) {
-        let mut table = lock(&self.0);
-        table.open = false;
-        table.waiting.drain().for_each(|(_, waiting)| drop(waiting.reply.send(Approval::Unavailable)));
-    }
-
-    /// What waits for an answer, oldest first.
+    /// A desk whose questions can be shown after a restart: what they need for that is kept in `drawer`.
     #[must_use]
-    pub fn list(&self) -> Vec<Asked> {
-        let now = Instant::now();
-        let table = lock(&self.0);
-        let mut waiting: Vec<&Waiting> = table.waiting.values().filter(|waiting| waiting.until > now).collect();
-        waiting.sort_by_key(|waiting| waiting.number);
-        let left = |waiting: &Waiting| u64::try_from((waiting.until - now).as_millis()).unwrap_or(u64::MAX);
-        waiting.into_iter().map(|w| Asked { expires_in_ms: left(w), ..w.entry.clone() }).collect()
+    pub fn keeping(drawer: Box<dyn Drawer>) -> Self {
+        Self(Arc::new(Inner { table: Mutex::default(), drawer: Some(drawer) }))
     }
 
-    /// Answers the question `id`, once.
-    #[must_use]
-    pub fn answer(&self, id: &str, approve: bool) -> Answered {
-        let mut table = lock(&self.0);
-        let Some(waiting) = table.waiting.get(id).filter(|waiting| waiting.until > Instant::now()) else {
-            return Answered::Gone;
-        };
-        if approve && !waiting.entry.approvable {
-            return Answered::NotApprovable;
+    /// Lets the desk take questions. What the drawer keeps of others than the gate's is forgotten.
+    pub(crate) fn open(&self, gate: &Gate) {
+        if let Some(drawer) = &self.0.drawer {
+            let waiting: Vec<Name> = gate.questions().into_iter().map(|question| question.id).collect();
+            drawer.keep_only(&waiting);
         }
-        let approval = if approve { Approval::Granted(format!("operator, approval {id}")) } else { Approval::Refused };
-        match table.waiting.remove(id).map(|waiting| waiting.reply.send(approval)) {
-            Some(Ok(())) => Answered::Taken,
-            _ => Answered::Gone,
+        lock(&self.0.table).open = true;
+    }
+
+    /// Lets go of every call that waits and takes no more; the questions stay on the docket.
+    pub(crate) fn shut(&self) {
+        let mut table = lock(&self.0.table);
+        table.open = false;
+        table.waiting.drain().for_each(|(_, waiting)| drop(waiting.reply.send(Approval::Deferred)));
+    }
+
+    /// What waits for an answer at `gate`: what ends first stands first.
+    #[must_use]
+    pub fn list(&self, gate: &Gate) -> Vec<Asked> {
+        let now = gate.time();
+        let card = |question: Question| {
+            let expires_in_ms = question.until.since(now).0;
+            self.card(gate, &question).map(|card| Asked { expires_in_ms, ..card })
+        };
+        gate.questions().into_iter().filter_map(card).collect()
+    }
+
+    /// The cards of `questions` for which no call waits, at the time `now`: those of a store that no gate uses.
+    #[must_use]
+    pub fn cards(&self, questions: &[Question], now: Timestamp) -> Vec<Asked> {
+        let card = |question: &Question| Asked { expires_in_ms: question.until.since(now).0, ..self.kept(question) };
+        questions.iter().map(card).collect()
+    }
+
+    /// Answers the question `id` of `gate`, once; `by` says who, for the record.
+    #[must_use]
+    pub fn answer(&self, gate: &Gate, id: &Name, reply: Reply, by: &str) -> Answered {
+        let question = gate.questions().into_iter().find(|question| question.id == *id);
+        match question.and_then(|question| self.card(gate, &question)) {
+            None => return Answered::Gone,
+            Some(card) if reply != Reply::No && !card.approvable => return Answered::NotApprovable,
+            Some(_) => {}
+        }
+        match gate.answer(id, reply, by) {
+            Ok(_) => {
+                if let Some(waiting) = lock(&self.0.table).waiting.remove(id) {
+                    drop(waiting.reply.send(Approval::Recorded));
+                }
+                self.forget(id);
+                Answered::Taken
+            }
+            Err(AnswerFault::Gone) => Answered::Gone,
+            Err(fault) => Answered::Failed(fault),
         }
     }
 
     /// Takes back the questions of a call and of the calls made inside it: whoever asked is gone.
     pub(crate) fn withdraw(&self, call: &CallId) {
         let of = |waiting: &Waiting| waiting.call == *call || waiting.parent.as_ref() == Some(call);
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.0.table);
         let gone = table.waiting.extract_if(|_, waiting| of(waiting));
-        gone.for_each(|(_, waiting)| drop(waiting.reply.send(Approval::Unavailable)));
+        gone.for_each(|(_, waiting)| drop(waiting.reply.send(Approval::Withdrawn)));
+    }
+
+    /// The card of a question; `None` for one that is being put, or taken away, at this moment.
+    fn card(&self, gate: &Gate, question: &Question) -> Option<Asked> {
+        if let Some(waiting) = lock(&self.0.table).waiting.get(&question.id) {
+            return Some(Asked { attended: true, ..Asked::of(question, Some(&waiting.sheet)) });
+        }
+        if gate.is_attended(&question.id) {
+            return None;
+        }
+        Some(self.kept(question))
+    }
+
+    fn kept(&self, question: &Question) -> Asked {
+        let kept = self.0.drawer.as_ref().and_then(|drawer| drawer.get(&question.id));
+        Asked::of(question, kept.and_then(|text| Sheet::read(&text, question)).as_ref())
+    }
+
+    fn forget(&self, id: &Name) {
+        if let Some(drawer) = &self.0.drawer {
+            drawer.remove(id);
+        }
     }
 
     /// Puts a question on the desk.
-    fn put(&self, call: &Call, why: &str, bound: Digest, timeout: Duration) -> Option<(String, Receiver<Approval>)> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).ok()?;
-        let entry = Asked::of(hex::encode(bytes), call, why, bound);
-        let mut table = lock(&self.0);
-        if !table.open || table.waiting.len() >= PENDING || !table.within_rate(&call.subject.session) {
+    fn put(&self, call: &Call, why: &str, question: &Question) -> Option<Receiver<Approval>> {
+        let sheet = Sheet::of(call, why);
+        if let Some(drawer) = &self.0.drawer
+            && let Err(fault) = drawer.put(&question.id, &sheet.text())
+        {
+            tracing::error!(%fault, "what a person must see cannot be kept, so that nobody is asked");
             return None;
         }
+        let mut table = lock(&self.0.table);
+        if !table.has_room(&call.subject.session) {
+            return None;
+        }
+        table.count(&call.subject.session);
         let (reply, answer) = channel();
-        let id = entry.id.clone();
-        table.next += 1;
-        let (call, parent, number) = (call.id.clone(), call.parent.clone(), table.next);
-        let until = Instant::now() + timeout;
-        table.waiting.insert(id.clone(), Waiting { number, entry, call, parent, until, reply });
-        Some((id, answer))
+        let (id, call, parent) = (question.id.clone(), call.id.clone(), call.parent.clone());
+        table.waiting.insert(id, Waiting { sheet, call, parent, reply });
+        Some(answer)
     }
 }
 
 impl Approver for Desk {
-    fn ask(&self, call: &Call, why: &str, bound: Digest, timeout: Millis) -> Approval {
-        let timeout = Duration::from_millis(timeout.0.min(24 * 3_600_000));
-        let Some((id, answer)) = self.put(call, why, bound, timeout) else {
+    fn can_ask(&self, call: &Call) -> bool {
+        lock(&self.0.table).has_room(&call.subject.session)
+    }
+
+    fn ask(&self, call: &Call, why: &str, question: &Question, timeout: Millis) -> Approval {
+        let Some(answer) = self.put(call, why, question) else {
+            self.forget(&question.id);
             return Approval::Unavailable;
         };
+        let id = &question.id;
         tracing::info!(approval = %id, resource = %call.resource.name, "a person is asked");
+        let timeout = Duration::from_millis(timeout.0.min(LONGEST));
         let said = super::http::outside(|| answer.recv_timeout(timeout));
-        if let Ok(approval) = said {
-            return approval;
-        }
         // An answer that came in the last moment is taken out together with the entry: it either
         // counted (it is in the channel) or the operator is told that nothing waits.
-        lock(&self.0).waiting.remove(&id);
-        match answer.try_recv() {
-            Ok(approval) => approval,
-            Err(_) if said == Err(RecvTimeoutError::Timeout) => Approval::Expired,
-            Err(_) => Approval::Unavailable,
+        lock(&self.0.table).waiting.remove(id);
+        let said = match (said, answer.try_recv()) {
+            (Ok(approval), _) | (_, Ok(approval)) => approval,
+            (Err(RecvTimeoutError::Timeout), _) => Approval::Expired,
+            (Err(RecvTimeoutError::Disconnected), _) => Approval::Unavailable,
+        };
+        if said != Approval::Deferred {
+            self.forget(id);
         }
+        said
     }
 }
 
 impl Table {
-    /// Counts a question of `session`; false when it has asked too often of late.
-    fn within_rate(&mut self, session: &Name) -> bool {
+    /// Whether a question of `session` may be put.
+    fn has_room(&mut self, session: &Name) -> bool {
         let now = Instant::now();
         self.asked.retain(|_, times| {
             times.retain(|time| now.duration_since(*time) < WINDOW);
             !times.is_empty()
         });
-        let times = self.asked.entry(session.clone()).or_default();
-        let within = times.len() < PER_SESSION;
-        if within {
-            times.push_back(now);
-        }
-        within
+        let of_session = self.asked.get(session).map_or(0, VecDeque::len);
+        self.open && self.waiting.len() < PENDING && of_session < PER_SESSION
     }
-}
 
-impl Asked {
-    fn of(id: String, call: &Call, why: &str, digest: Digest) -> Self {
-        let pretty = serde_json::to_string_pretty(&Value::Object(call.args.clone())).unwrap_or_default();
-        // Line feeds of the indentation stay; those inside strings are already `\n` in JSON.
-        let lines: Vec<String> = pretty.lines().map(|line| visible(line, SHOWN_ARGS)).collect();
-        let mut args = lines.join("\n");
-        let mut notes = Vec::new();
-        let approvable = args.len() <= SHOWN_ARGS;
-        if !approvable {
-            let end = (0..=SHOWN_ARGS).rev().find(|at| args.is_char_boundary(*at)).unwrap_or(0);
-            args.truncate(end);
-            args.push('…');
-            notes.push("the arguments are too long to be shown whole: this can only be refused");
-        }
-        if !pretty.is_ascii() {
-            notes.push("the arguments have characters outside ASCII, which may look like others");
-        }
-        Self {
-            id,
-            agent: call.subject.agent.clone(),
-            session: call.subject.session.clone(),
-            action: call.action.word(),
-            resource: call.resource.name.clone(),
-            args,
-            why: visible(why, SHOWN_TEXT),
-            digest,
-            approvable,
-            notes,
-            expires_in_ms: 0,
-        }
+    /// Counts a question of `session`.
+    fn count(&mut self, session: &Name) {
+        self.asked.entry(session.clone()).or_default().push_back(Instant::now());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, Resource, Subject};
-    use serde_json::json;
+    use crate::model::{Action, Digest, Resource, Subject};
+    use crate::pep::port::About;
 
-    fn call(session: &str, id: &str, text: &str) -> Call {
+    fn call(session: &str, id: &str) -> Call {
         let name = |text: &str| Name::new(text).unwrap();
-        let subject = Subject {
-            org: name("org"),
-            agent: name("agent"),
-            session: name(session),
-            run: name("run"),
-            delegation: Vec::new(),
-            project: None,
-        };
-        let args = json!({"command": text}).as_object().unwrap().clone();
+        let (org, agent, session, run) = (name("org"), name("agent"), name(session), name("run"));
+        let subject = Subject { org, agent, session, run, delegation: Vec::new(), project: None };
         let resource = Resource::named(name("shell"));
+        let args = serde_json::Map::new();
         Call { id: name(id), subject, action: Action::ToolCall, resource, args, parent: None, surface: name("http") }
     }
 
-    fn ask(desk: &Desk, call: Call, ms: u64) -> std::thread::JoinHandle<Approval> {
-        let before = desk.list().len();
-        let asked = desk.clone();
-        let thread = std::thread::spawn(move || asked.ask(&call, "rule x asks", Digest::ZERO, Millis(ms)));
-        while desk.list().len() == before && !thread.is_finished() {
+    fn opened() -> Desk {
+        let desk = Desk::default();
+        lock(&desk.0.table).open = true;
+        desk
+    }
+
+    fn said(desk: &Desk, call: &Call, ms: u64) -> Approval {
+        let about = About::Rule { policy: Digest::ZERO, rule: None };
+        let seq = u64::from(call.id.as_str().as_bytes()[0]);
+        let question = Question::new(call, about, Timestamp(ms), seq, Digest::of(call.id.as_str().as_bytes()));
+        desk.ask(call, "rule x asks", &question, Millis(ms))
+    }
+
+    fn ask(desk: &Desk, call: Call) -> std::thread::JoinHandle<Approval> {
+        let waiting = |desk: &Desk| lock(&desk.0.table).waiting.len();
+        let (before, asked) = (waiting(desk), desk.clone());
+        let thread = std::thread::spawn(move || said(&asked, &call, 60_000));
+        while waiting(desk) == before && !thread.is_finished() {
             std::thread::yield_now();
         }
         thread
     }
 
     #[test]
-    fn a_question_is_answered_once_and_expires_to_no() {
-        let desk = Desk::default();
-        assert_eq!(desk.ask(&call("s", "a", "ls"), "", Digest::ZERO, Millis(1000)), Approval::Unavailable);
-        desk.open();
-        let thread = ask(&desk, call("s", "a", "ls"), 60_000);
-        let id = desk.list()[0].id.clone();
-        assert_eq!(desk.answer(&id, true), Answered::Taken);
-        assert_eq!(desk.answer(&id, true), Answered::Gone, "an approval is used once");
-        assert!(matches!(thread.join().unwrap(), Approval::Granted(text) if text.contains(&id)));
-        assert_eq!(desk.ask(&call("s", "b", "ls"), "", Digest::ZERO, Millis(10)), Approval::Expired);
-        assert!(desk.list().is_empty());
-        let thread = ask(&desk, call("s", "c", "ls"), 60_000);
+    fn a_question_expires_to_no_and_is_taken_back_with_its_call() {
+        assert_eq!(said(&Desk::default(), &call("s", "a"), 1000), Approval::Unavailable, "nobody serves it");
+        let desk = opened();
+        assert_eq!(said(&desk, &call("s", "b"), 10), Approval::Expired);
+        let thread = ask(&desk, call("s", "c"));
         desk.withdraw(&Name::new("c").unwrap());
-        assert_eq!(thread.join().unwrap(), Approval::Unavailable);
-    }
-
-    #[test]
-    fn what_is_shown_cannot_lie() {
-        let padded =
-            Asked::of("i".into(), &call("s", "a", "ls\u{202e}\u{1b}[2J\n\u{200b}rm"), "w\u{7}hy", Digest::ZERO);
-        assert!(padded.args.is_ascii() && padded.args.contains("\\u{202e}") && padded.args.contains("\\u001b[2J\\n"));
-        assert_eq!(padded.why, "w\\u{7}hy");
-        assert!(padded.approvable && padded.notes.len() == 1);
-        let long = Asked::of("i".into(), &call("s", "a", &"x".repeat(SHOWN_ARGS)), "", Digest::ZERO);
-        assert!(!long.approvable && long.args.len() < SHOWN_ARGS + 8);
-        let desk = Desk::default();
-        desk.open();
-        let thread = ask(&desk, call("s", "a", &" ".repeat(SHOWN_ARGS)), 60_000);
-        let id = desk.list()[0].id.clone();
-        assert_eq!(desk.answer(&id, true), Answered::NotApprovable);
-        assert_eq!(desk.answer(&id, false), Answered::Taken);
-        assert_eq!(thread.join().unwrap(), Approval::Refused);
+        assert_eq!(thread.join().unwrap(), Approval::Withdrawn);
+        assert!(lock(&desk.0.table).waiting.is_empty());
     }
 
     #[test]
     fn a_flood_of_questions_is_not_put_before_the_person() {
-        let desk = Desk::default();
-        desk.open();
-        let asks: Vec<_> = (0..PER_SESSION).map(|n| ask(&desk, call("s", &format!("c{n}"), "ls"), 60_000)).collect();
-        assert_eq!(desk.ask(&call("s", "more", "ls"), "", Digest::ZERO, Millis(60_000)), Approval::Unavailable);
-        let other = ask(&desk, call("t", "other", "ls"), 60_000);
-        assert_eq!(desk.list().len(), PER_SESSION + 1);
+        let desk = opened();
+        let asks: Vec<_> = (0..PER_SESSION).map(|n| ask(&desk, call("s", &format!("c{n}")))).collect();
+        assert!(!desk.can_ask(&call("s", "more")) && desk.can_ask(&call("t", "other")));
+        assert_eq!(said(&desk, &call("s", "more"), 60_000), Approval::Unavailable);
+        let other = ask(&desk, call("t", "other"));
         desk.shut();
-        assert!(asks.into_iter().all(|thread| thread.join().unwrap() == Approval::Unavailable));
-        assert_eq!(other.join().unwrap(), Approval::Unavailable);
+        assert!(asks.into_iter().all(|thread| thread.join().unwrap() == Approval::Deferred), "the gate stops");
+        assert_eq!(other.join().unwrap(), Approval::Deferred);
+        assert!(!desk.can_ask(&call("u", "late")));
     }
 }

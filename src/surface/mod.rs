@@ -4,11 +4,13 @@
 //! answer. It decides nothing: identity comes from its configuration, everything else from the gate.
 //! The one surface so far is the HTTP sidecar of `docs/protocol.md`.
 
+mod card;
 mod desk;
 mod http;
 mod secret;
 
-pub use desk::{Answered, Asked, Desk};
+pub use card::{Asked, Tranche};
+pub use desk::{Answered, Desk};
 pub use http::{Addresses, Config, ServeFault, Shutdown, Sidecar, Stop, openapi, serve};
 pub use secret::{Secret, SecretFault};
 

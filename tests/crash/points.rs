@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use weir::model::{Call, Digest, Millis, Outcome, Timestamp};
+use weir::model::{Call, Millis, Outcome, Timestamp};
 use weir::pep::port::{
-    Approval, Approver, Clock, Executor, Head, Inner, Journal, JournalFault, Moment, Sealed, Snapshot, Ticket,
+    Approval, Approver, Clock, Executor, Head, Inner, Journal, JournalFault, Moment, Question, Sealed, Snapshot, Ticket,
 };
 use weir::pep::{Durable, Reserved};
 
@@ -42,9 +42,9 @@ impl Clock for Points {
 }
 
 impl Approver for Points {
-    fn ask(&self, call: &Call, why: &str, bound: Digest, timeout: Millis) -> Approval {
+    fn ask(&self, call: &Call, why: &str, question: &Question, timeout: Millis) -> Approval {
         self.pass("before a question");
-        let said = Yes.ask(call, why, bound, timeout);
+        let said = Yes.ask(call, why, question, timeout);
         self.pass("after an answer");
         said
     }

@@ -54,7 +54,7 @@ impl Clock for Now {
 pub struct Yes;
 
 impl Approver for Yes {
-    fn ask(&self, _: &Call, _: &str, _: weir::model::Digest, _: Millis) -> Approval {
+    fn ask(&self, _: &Call, _: &str, _: &weir::pep::port::Question, _: Millis) -> Approval {
         Approval::Granted("the operator said so".into())
     }
 }

@@ -76,7 +76,7 @@ fn law_4_a_nested_call_gets_no_more_than_the_direct_one() {
 fn law_4_an_approval_is_for_one_call_under_one_policy() {
     struct Turncoat<'p>(&'p std::sync::OnceLock<Gate>, &'p AtomicUsize);
     impl Approver for Turncoat<'static> {
-        fn ask(&self, _: &Call, _: &str, _: Digest, _: weir::model::Millis) -> Approval {
+        fn ask(&self, _: &Call, _: &str, _: &Question, _: weir::model::Millis) -> Approval {
             let round = self.1.fetch_add(1, Ordering::SeqCst);
             if round > 0 {
                 return Approval::Refused;

@@ -170,7 +170,7 @@ fn law_1_a_dead_store_denies_everything_for_good() {
 fn law_1_a_panic_of_a_port_denies() {
     struct Startled;
     impl Approver for Startled {
-        fn ask(&self, _: &Call, _: &str, _: Digest, _: weir::model::Millis) -> Approval {
+        fn ask(&self, _: &Call, _: &str, _: &Question, _: weir::model::Millis) -> Approval {
             panic!("{}: the approver breaks", support::EXPECTED)
         }
     }

@@ -26,7 +26,7 @@ use weir::model::{
     Action, Amounts, Call, Digest, Effect, EffectClass, Kind, Outcome, ReasonCode, Resource, Status, Subject,
 };
 use weir::pdp::Compiled;
-use weir::pep::port::{Approval, Approver, Executor, Inner};
+use weir::pep::port::{Approval, Approver, Executor, Inner, Question};
 use weir::pep::{Answer, Durable, Gate, Reserved};
 use weir::policy::{Policy, Scope};
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use weir::audit::Key;
 use weir::model::{Action, Call, Digest, Millis, Name, Resource, Subject, Timestamp};
 use weir::pdp::Compiled;
-use weir::pep::port::{Approval, Approver, Clock};
+use weir::pep::port::{Approval, Approver, Clock, Question};
 use weir::pep::{Gate, GateFault};
 use weir::policy::Policy;
 
@@ -83,8 +83,8 @@ impl Person {
 }
 
 impl Approver for Person {
-    fn ask(&self, _: &Call, why: &str, bound: Digest, _: Millis) -> Approval {
-        self.asked.lock().unwrap().push((why.to_owned(), bound));
+    fn ask(&self, _: &Call, why: &str, question: &Question, _: Millis) -> Approval {
+        self.asked.lock().unwrap().push((why.to_owned(), question.bound));
         self.answers.lock().unwrap().pop_front().unwrap_or(Approval::Unavailable)
     }
 }

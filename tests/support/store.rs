@@ -224,6 +224,8 @@ impl Story {
             Body::Open { .. }
             | Body::Policy { .. }
             | Body::Raise { .. }
+            | Body::Ask { .. }
+            | Body::Answer { .. }
             | Body::Freeze { .. }
             | Body::Thaw { .. }
             | Body::Revoke { .. }

@@ -10,3 +10,7 @@ mod life;
 mod reading;
 mod rig;
 mod running;
+#[cfg(feature = "cli")]
+mod shown;
+mod spending;
+mod waiting;

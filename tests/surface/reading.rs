@@ -13,7 +13,10 @@ fn budgets_show_what_is_left() {
     let account = accounts.iter().find(|account| account["tier"] == "session").unwrap();
     assert_eq!(account["account"], format!("acme/coder/{session}"));
     assert_eq!(account["pending"]["micro_usd"], 10);
-    assert_eq!(account["limits"], json!([{"budget": "money", "kind": "micro_usd", "limit": 25, "remaining": 15}]));
+    assert_eq!(
+        account["limits"],
+        json!([{"budget": "money", "kind": "micro_usd", "window": "in total", "limit": 25, "remaining": 15, "forecast_ms": null}])
+    );
     assert_eq!(rig.ask(OPERATOR, "GET", "/v1/budgets", None).status, 200);
 }
 
@@ -89,7 +92,7 @@ fn the_interface_describes_every_route_that_answers() {
             assert!(!reply.text().contains("\"message\":\"no such path") && reply.status != 405, "{method} {path}");
         }
     }
-    assert_eq!(routes, 31);
+    assert_eq!(routes, 36);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use weir::pdp::Compiled;
 use weir::pep::port::{Clock, Executor, Head, Inner, Journal, JournalFault, Keeper, Sealed, Ticket};
 use weir::pep::{Durable, Gate, Reserved};
 use weir::policy::Policy;
-use weir::surface::{Config, Desk, Secret, ServeFault, Shutdown, Sidecar, Stop};
+use weir::surface::{Config, Secret, ServeFault, Shutdown, Sidecar, Stop};
 
 pub const AGENT: &str = "agent-token-0123456789";
 pub const OPERATOR: &str = "operator-token-0123456789";
@@ -41,23 +41,26 @@ pub struct Rig {
 pub struct Setup {
     pub config: Config,
     pub policy: Policy,
+    /// What the gate finds in its store.
+    pub journal: Entries,
+    /// By how much its clock is ahead, milliseconds.
+    pub later: u64,
 }
 
 impl Rig {
     pub fn start(change: impl FnOnce(&mut Setup)) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let desk = Desk::default();
         let mut config = Config::new(name("acme"), name("coder"), Secret::new(AGENT).unwrap());
         config.unix = Some(home.path().join("run/gate.sock"));
         config.tcp = Some("127.0.0.1:0".parse().unwrap());
         config.operator_token = Some(Secret::new(OPERATOR).unwrap());
-        config.desk = desk.clone();
-        let mut setup = Setup { config, policy: policy() };
+        let mut setup = Setup { config, policy: policy(), journal: Entries::default(), later: 0 };
         change(&mut setup);
-        let journal = Entries::default();
+        let (journal, desk) = (setup.journal.clone(), setup.config.desk.clone());
         let compiled = Compiled::new(setup.policy).unwrap();
         let key = Key::from_seed(&[7; 32]);
-        let gate = Gate::open(compiled, Box::new(journal.clone()), Box::new(Wall), Box::new(desk), key).unwrap();
+        let gate =
+            Gate::open(compiled, Box::new(journal.clone()), Box::new(Wall(setup.later)), Box::new(desk), key).unwrap();
         let script = Arc::new(Script::default());
         let sidecar = Sidecar::bind(setup.config).unwrap();
         let addresses = sidecar.addresses().clone();
@@ -318,6 +321,10 @@ impl Entries {
         self.0.1.store(true, Ordering::SeqCst);
     }
 
+    pub fn text(&self) -> String {
+        self.0.0.lock().unwrap().join("\n")
+    }
+
     pub fn count(&self) -> usize {
         self.0.0.lock().unwrap().len()
     }
@@ -338,12 +345,13 @@ impl Journal for Entries {
     }
 }
 
-struct Wall;
+/// The wall clock, so many milliseconds later.
+struct Wall(u64);
 
 impl Clock for Wall {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        Timestamp(u64::try_from(since.as_millis()).unwrap())
+        Timestamp(u64::try_from(since.as_millis()).unwrap() + self.0)
     }
 }
 

@@ -7,20 +7,23 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::app::App;
+use super::app::{App, blocking};
 use super::body::{Id, Strict};
 use super::error::{Fault, Refusal};
+use crate::pep::{AnswerFault, Reply};
 use crate::surface::Answered;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Verdict {
     approve: bool,
+    /// At a budget's cap: how much to add instead of what the question names.
+    add: Option<u64>,
 }
 
 /// `GET /v1/approvals`
-pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({"approvals": app.config.desk.list()}))
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Value>, Refusal> {
+    blocking(move || Json(json!({"approvals": app.config.desk.list(&app.gate)}))).await
 }
 
 /// `POST /v1/approvals/{id}`
@@ -29,14 +32,22 @@ pub(super) async fn answer(
     Id(id): Id,
     Strict(body): Strict<Verdict>,
 ) -> Result<Json<Value>, Refusal> {
-    match app.config.desk.answer(id.as_str(), body.approve) {
+    let reply = match (body.approve, body.add) {
+        (true, None) => Reply::Yes,
+        (true, Some(add)) => Reply::YesBy(add),
+        (false, None) => Reply::No,
+        (false, Some(_)) => return Err(Refusal::malformed("`add` stands with a yes; a refusal adds nothing")),
+    };
+    let by = format!("operator, approval {id}");
+    match blocking(move || app.config.desk.answer(&app.gate, &id, reply, &by)).await? {
         Answered::Taken => Ok(Json(json!({}))),
-        Answered::Gone => Err(Refusal::new(
-            Fault::NotFound,
-            "nothing with this id waits for an answer: it was answered, taken back, or has expired",
-        )),
+        Answered::Gone => Err(Refusal::new(Fault::NotFound, AnswerFault::Gone.to_string())),
         Answered::NotApprovable => {
             Err(Refusal::new(Fault::Conflict, "this call cannot be shown whole, so it can only be refused"))
         }
+        Answered::Failed(AnswerFault::Unrecorded) => {
+            Err(Refusal::new(Fault::JournalFailed, AnswerFault::Unrecorded.to_string()))
+        }
+        Answered::Failed(fault) => Err(Refusal::new(Fault::Conflict, fault.to_string())),
     }
 }

@@ -137,7 +137,9 @@ pub(super) async fn resumable(app: &Arc<App>, id: &Name) -> Result<(), Refusal> 
     blocking(move || {
         let kept = app.executor.keeper().map(Keeper::list).unwrap_or_default();
         let there = kept.iter().any(|kept| kept.seat.name == id && is_own(&app, &kept.seat));
-        if there && !is_below(&id) { Ok(()) } else { Err(nothing_kept()) }
+        // What a person was asked for a session is kept by the gate itself, whatever becomes of the interpreter.
+        let asked = || Ok::<_, Refusal>(app.gate.has_matter(&app.subject(id.clone(), fresh()?, Vec::new())));
+        if (there || asked()?) && !is_below(&id) { Ok(()) } else { Err(nothing_kept()) }
     })
     .await?
 }

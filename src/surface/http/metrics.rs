@@ -2,7 +2,7 @@
 //! session, agent, tool or rule name ever becomes one.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -15,12 +15,9 @@ use prometheus_client::registry::Registry;
 use serde_json::{Map, Value};
 
 use super::app::App;
-use crate::model::{Action, KINDS, Outcome, ReasonCode, Seat};
-use crate::pep::port::{Executor, Inner, Keeper, ToolSpec};
+use crate::model::{Action, KINDS, Outcome, ReasonCode, Seat, Tier};
+use crate::pep::port::{AccountId, Executor, Inner, Keeper, ToolSpec};
 use crate::pep::{Answer, Durable, Reserved};
-
-/// The tiers of accounts in their order.
-const TIERS: [&str; 4] = ["org", "agent", "session", "run"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
@@ -161,7 +158,7 @@ pub(super) fn text(app: &App) -> Result<String, std::fmt::Error> {
     gauge(&mut registry, "sessions", "Open sessions", app.sessions.count() as u64);
     gauge(&mut registry, "executions", "Executions that have not ended", app.sessions.executing() as u64);
     gauge(&mut registry, "open_calls", "Calls of the host without an outcome", app.works.count() as u64);
-    gauge(&mut registry, "approvals_pending", "Questions that wait for a person", app.config.desk.list().len() as u64);
+    gauge(&mut registry, "approvals_pending", "Questions that wait for a person", app.gate.questions().len() as u64);
     gauge(&mut registry, "journal_entries", "Entries of the journal", app.gate.entries());
     gauge(&mut registry, "journal_ok", "1 while the journal takes entries", u64::from(app.gate.health().is_none()));
     budgets(&mut registry, app);
@@ -181,7 +178,10 @@ fn budgets(registry: &mut Registry, app: &App) {
     let open = open_accounts(app);
     let (posted, pending, limits) = (Family::default(), Family::default(), Family::default());
     for balance in app.gate.balances() {
-        let Some(tier) = open.get(&balance.account.to_string()).and_then(|tier| TIERS.get(*tier)) else { continue };
+        if !open.contains(&balance.account) {
+            continue;
+        }
+        let tier = balance.tier.word();
         for row in &KINDS {
             let labels = BudgetLabels { tier, kind: row.name };
             raise(&posted, &labels, balance.posted.of(row.kind));
@@ -189,7 +189,7 @@ fn budgets(registry: &mut Registry, app: &App) {
         }
     }
     for limit in app.gate.limits().iter() {
-        let tier = TIERS.get(limit.tier as usize).copied().unwrap_or_default();
+        let tier = limit.tier.word();
         lower(&limits, &BudgetLabels { tier, kind: limit.kind.row().name }, limit.limit);
     }
     registry.register("budget_posted", "Amount spent, by tier and kind", posted);
@@ -197,14 +197,13 @@ fn budgets(registry: &mut Registry, app: &App) {
     registry.register("budget_limit", "Lowest limit, by tier and kind", limits);
 }
 
-/// The names of accounts that can be drawn on now, with their tier.
-fn open_accounts(app: &App) -> HashMap<String, usize> {
-    let (org, agent) = (&app.config.org, &app.config.agent);
-    let mut open = HashMap::from([(org.to_string(), 0), (format!("{org}/{agent}"), 1)]);
-    for (session, run) in app.sessions.runs() {
-        open.insert(format!("{org}/{agent}/{session}/{run}"), 3);
-        open.insert(format!("{org}/{agent}/{session}"), 2);
-    }
+/// The accounts that can be drawn on now.
+fn open_accounts(app: &App) -> HashSet<AccountId> {
+    let subjects = app.sessions.ids().into_iter().filter_map(|id| app.sessions.peek(app, &id));
+    let mut open: HashSet<AccountId> = subjects.flat_map(|subject| AccountId::path(&subject)).collect();
+    // The organisation and the agent are there without a session, too.
+    let own = AccountId::path(&app.subject(app.config.agent.clone(), app.config.agent.clone(), Vec::new()));
+    open.extend(own.into_iter().filter(|account| account.tier() < Tier::Session));
     open
 }
 

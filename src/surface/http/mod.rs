@@ -9,6 +9,7 @@ mod approvals;
 mod auth;
 mod authzen;
 mod body;
+mod budgets;
 mod config;
 mod decide;
 mod error;

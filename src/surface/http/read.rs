@@ -1,4 +1,4 @@
-//! What can be read: budgets, receipts, scores, health and metrics. Nothing here changes anything.
+//! What can be read: receipts, scores, health and metrics. Nothing here changes anything.
 
 use std::sync::Arc;
 
@@ -18,26 +18,6 @@ use crate::model::Name;
 const RECEIPTS: usize = 100;
 /// Receipts in one answer at most: what the gate keeps at hand.
 const MOST_RECEIPTS: usize = 1000;
-
-/// `GET /v1/budgets`
-pub(super) async fn budgets(State(app): State<Arc<App>>) -> Result<Json<Value>, Refusal> {
-    blocking(move || {
-        let limits = app.gate.limits();
-        let accounts = app.gate.balances().into_iter().map(|balance| {
-            let of_tier = limits.iter().filter(|limit| limit.tier == balance.tier);
-            let rows = of_tier.map(|limit| {
-                let used = balance.posted.of(limit.kind).saturating_add(balance.pending.of(limit.kind));
-                let remaining = limit.limit.saturating_sub(used);
-                json!({"budget": limit.id, "kind": limit.kind, "limit": limit.limit, "remaining": remaining})
-            });
-            let rows: Vec<Value> = rows.collect();
-            let (posted, pending) = (balance.posted, balance.pending);
-            json!({"account": balance.account, "tier": balance.tier, "posted": posted, "pending": pending, "limits": rows})
-        });
-        Json(json!({"accounts": accounts.collect::<Vec<Value>>()}))
-    })
-    .await
-}
 
 /// `GET /v1/receipts`
 pub(super) async fn receipts(State(app): State<Arc<App>>, RawQuery(text): RawQuery) -> Result<Json<Value>, Refusal> {

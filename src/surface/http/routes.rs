@@ -15,7 +15,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::auth::{Scope, identify, permit};
 use super::error::{Fault, Refusal};
-use super::{approvals, authzen, decide, execute, files, keep, openapi, page, read, session};
+use super::{approvals, authzen, budgets, decide, execute, files, keep, openapi, page, read, session};
 
 type Mount = fn(MethodFilter) -> MethodRouter<Arc<App>>;
 
@@ -100,8 +100,18 @@ routes! {
         decide::outcome, "Reports the outcome of a decided call, once";
     POST "/access/v1/evaluation" Agent Some("Evaluation"), &[] => 200 "Evaluated" [NotFound]
         authzen::evaluate, "AuthZEN Authorization API 1.0: what would be decided; holds nothing";
-    GET "/v1/budgets" Either NONE, &[] => 200 "Budgets" []
-        read::budgets, "Every account with what it has posted, holds and has left";
+    GET "/v1/budgets" Either NONE, &[] => 200 "Budgets" [JournalFailed]
+        budgets::list, "Every account with what it has posted, holds and has left, and when that will be gone";
+    POST "/v1/budgets/raise" Operator Some("Raise"), &[] => 200 "Nothing" [Conflict JournalFailed]
+        budgets::raise, "Adds to a budget of one account";
+    POST "/v1/budgets/freeze" Operator Some("OnAccount"), &[] => 200 "Nothing" [Conflict JournalFailed]
+        budgets::freeze, "Lets nothing new run on an account or below it; what runs goes on";
+    POST "/v1/budgets/thaw" Operator Some("OnAccount"), &[] => 200 "Nothing" [Conflict JournalFailed]
+        budgets::thaw, "Lets a frozen account go on";
+    POST "/v1/budgets/revoke" Operator Some("OnAccount"), &[] => 200 "Nothing" [Conflict JournalFailed]
+        budgets::revoke, "Closes an account and all below it for good; what runs there is told to stop";
+    POST "/v1/budgets/reconcile" Operator Some("Reconcile"), &[] => 200 "Reconciled" [Conflict JournalFailed]
+        budgets::reconcile, "Says what a call with an unknown outcome really used, once";
     GET "/v1/receipts" Either NONE, RECEIPT_QUERY => 200 "Receipts" [JournalFailed]
         read::receipts, "The newest receipts, newest first";
     GET "/v1/receipts/{receipt}" Either NONE, &[] => 200 "Receipt" [NotFound JournalFailed]
@@ -110,7 +120,7 @@ routes! {
         read::scores, "The ten risk factors: declared, permitted, observed";
     GET "/v1/approvals" Operator NONE, &[] => 200 "Approvals" []
         approvals::list, "What waits for a person";
-    POST "/v1/approvals/{approval}" Operator Some("Verdict"), &[] => 200 "Nothing" [NotFound Conflict]
+    POST "/v1/approvals/{approval}" Operator Some("Verdict"), &[] => 200 "Nothing" [NotFound Conflict JournalFailed]
         approvals::answer, "Approves or refuses one waiting call, once";
     GET "/health/live" Open NONE, &[] => 200 "Live" []
         read::live, "The process answers";

@@ -6,12 +6,12 @@
 use serde_json::{Map, Value, json};
 
 use super::authzen::resource_type;
-use crate::model::{Action, KINDS, Limits, REASONS, ReasonCode};
+use crate::model::{Action, KINDS, Limits, REASONS, ReasonCode, Tier};
 
 /// Every schema by name.
 pub(super) fn schemas() -> Map<String, Value> {
     let mut all = Map::new();
-    for part in [common(), sessions(), kept(), execution(), hosted(), evaluation(), reading(), approvals()] {
+    for part in [common(), sessions(), kept(), execution(), hosted(), evaluation(), budgets(), reading(), approvals()] {
         if let Value::Object(part) = part {
             all.extend(part);
         }
@@ -262,22 +262,53 @@ fn evaluation() -> Value {
     })
 }
 
-fn reading() -> Value {
+fn budgets() -> Value {
+    let number = json!({"type": "integer", "minimum": 0});
     let limit = object(
-        &["budget", "kind", "limit", "remaining"],
+        &["budget", "kind", "window", "limit", "remaining", "forecast_ms"],
         &json!({
-            "budget": {"type": "string"}, "kind": {"type": "string"}, "limit": {"type": "integer"}, "remaining": {"type": "integer"},
+            "budget": {"type": "string"}, "kind": {"type": "string"}, "window": text("over which time it counts"),
+            "limit": number, "remaining": number,
+            "forecast_ms": {"type": ["integer", "null"], "description": "at the rate of the last minutes, how long until nothing is left"},
         }),
     );
-    let account = object(
-        &["account", "tier", "posted", "pending", "limits"],
+    let closed = object(
+        &["revoked", "by", "since"],
+        &json!({"revoked": {"type": "boolean"}, "by": {"type": "string"}, "since": number}),
+    );
+    let tiers: Vec<&str> = Tier::ALL.iter().map(|tier| tier.word()).collect();
+    let line = object(
+        &["account", "tier", "posted", "pending", "limits", "closed"],
         &json!({
-            "account": {"type": "string"}, "tier": {"type": "string", "enum": ["org", "agent", "session", "run"]},
+            "account": {"type": "string"}, "tier": {"type": "string", "enum": tiers},
             "posted": reference("Amounts"), "pending": reference("Amounts"), "limits": list(&limit),
+            "closed": {"oneOf": [closed, {"type": "null"}], "description": "that it is frozen or revoked"},
         }),
     );
+    let doubt = object(&["call", "posted"], &json!({"call": name(), "posted": reference("Amounts")}));
+    let account = text("an account's id, as GET /v1/budgets gives it");
     json!({
-        "Budgets": object(&["accounts"], &json!({"accounts": list(&account)})),
+        "Budgets": object(&["at", "accounts", "doubts", "policy"], &json!({
+            "at": number, "accounts": list(&line), "doubts": list(&doubt),
+            "policy": {"oneOf": [reference("Digest"), {"type": "null"}]},
+        })),
+        "Raise": with_example(
+            object(&["budget", "account", "by"], &json!({
+                "budget": {"type": "string"}, "account": account, "by": {"type": "integer", "minimum": 1},
+            })),
+            json!({"budget": "money", "account": "acme/coder", "by": 500_000}),
+        ),
+        "OnAccount": with_example(object(&["account"], &json!({"account": account})), json!({"account": "acme/coder"})),
+        "Reconcile": with_example(
+            object(&["call", "used"], &json!({"call": name(), "used": reference("Amounts")})),
+            json!({"call": "0123456789abcdef0123456789abcdef", "used": {"micro_usd": 120}}),
+        ),
+        "Reconciled": object(&["posted"], &json!({"posted": reference("Amounts")})),
+    })
+}
+
+fn reading() -> Value {
+    json!({
         "Receipt": {"type": "object", "required": ["receipt_id"], "description": "a signed receipt (docs/audit-format.md)"},
         "Receipts": object(&["receipts"], &json!({"receipts": list(&reference("Receipt"))})),
         "Scores": object(&["policy", "factors"], &json!({
@@ -288,14 +319,45 @@ fn reading() -> Value {
 }
 
 fn approvals() -> Value {
-    let entry = json!({"type": "object", "required": ["id", "action", "resource", "args", "why", "digest", "approvable"], "properties": {
-        "id": {"type": "string"}, "agent": name(), "session": name(), "action": {"type": "string"}, "resource": name(),
-        "args": text("indented JSON, escaped"), "why": {"type": "string"}, "digest": reference("Digest"),
-        "approvable": {"type": "boolean"}, "notes": list(&json!({"type": "string"})), "expires_in_ms": {"type": "integer"},
-    }});
+    let tranche = object(
+        &["budget", "account", "by"],
+        &json!({"budget": {"type": "string"}, "account": {"type": "string"}, "by": reference("Amounts")}),
+    );
+    let needed = [
+        "id",
+        "agent",
+        "session",
+        "action",
+        "resource",
+        "args",
+        "why",
+        "digest",
+        "approvable",
+        "notes",
+        "raise",
+        "attended",
+        "expires_in_ms",
+    ];
+    let entry = object(
+        &needed,
+        &json!({
+            "id": name(), "agent": name(), "session": name(), "action": {"type": "string"}, "resource": name(),
+            "args": text("indented JSON, escaped"), "why": {"type": "string"}, "digest": reference("Digest"),
+            "approvable": {"type": "boolean"}, "notes": list(&json!({"type": "string"})),
+            "raise": {"oneOf": [tranche, {"type": "null"}], "description": "at a budget's cap, what a plain yes adds"},
+            "attended": {"type": "boolean", "description": "a call waits for it now; otherwise the answer waits for the call"},
+            "expires_in_ms": {"type": "integer"},
+        }),
+    );
     json!({
         "Approvals": object(&["approvals"], &json!({"approvals": list(&entry)})),
-        "Verdict": with_example(object(&["approve"], &json!({"approve": {"type": "boolean"}})), json!({"approve": true})),
+        "Verdict": with_example(
+            object(&["approve"], &json!({
+                "approve": {"type": "boolean"},
+                "add": {"type": "integer", "minimum": 1, "description": "at a budget's cap: add this much instead"},
+            })),
+            json!({"approve": true, "add": 5}),
+        ),
     })
 }
 
@@ -308,7 +370,7 @@ pub(super) fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::super::body::parse;
-    use super::super::{approvals::Verdict, authzen::Evaluation, decide, execute, keep, session};
+    use super::super::{approvals::Verdict, authzen::Evaluation, budgets, decide, execute, keep, session};
     use super::*;
 
     /// Reads the example of schema `name` as a `T`.
@@ -335,6 +397,9 @@ mod tests {
         read::<decide::Report>("Outcome").map(drop).unwrap();
         read::<Evaluation>("Evaluation").map(drop).unwrap();
         read::<Verdict>("Verdict").map(drop).unwrap();
+        read::<budgets::Raise>("Raise").map(drop).unwrap();
+        read::<budgets::OnAccount>("OnAccount").map(drop).unwrap();
+        read::<budgets::Reconcile>("Reconcile").map(drop).unwrap();
         read::<keep::ToPoint>("ToCheckpoint").map(drop).unwrap();
     }
 }

@@ -131,7 +131,7 @@ async fn run(
     }
     tasks.spawn(sweep(app.clone()));
     if app.config.operator_token.is_some() {
-        app.config.desk.open();
+        app.config.desk.open(&app.gate);
     }
     shutdown.wait().await;
     wind_down(&app).await;

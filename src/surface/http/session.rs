@@ -61,11 +61,6 @@ impl Sessions {
         lock(&self.0).values().filter(|session| session.is_busy()).count()
     }
 
-    /// Every open session with its current run.
-    pub(super) fn runs(&self) -> Vec<(Name, Name)> {
-        lock(&self.0).iter().map(|(id, session)| (id.clone(), session.run.clone())).collect()
-    }
-
     /// Runs `each` on the open session `id` and notes that it was used.
     fn with<T>(&self, id: &Name, each: impl FnOnce(&mut Session) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let mut sessions = lock(&self.0);

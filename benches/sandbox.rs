@@ -270,6 +270,22 @@ impl Bench {
         }
     }
 
+    /// What the guest itself computes, which is the same on every machine.
+    fn fuel(&self) {
+        let session = name("fuel");
+        let spent = |code: &str| self.run(&session, code).usage.of(Kind::Fuel);
+        println!("\n{:<46} {:>14}", "fuel", "units");
+        let told = |what: &str, fuel: u64| println!("{what:<46} {fuel:>14}");
+        told("print(1 + 1), fresh", spent("print(1 + 1)"));
+        told("print(1 + 1), later", spent("print(1 + 1)"));
+        spent("x = 1");
+        told("x + 1", spent("x + 1"));
+        let body = "def f(a, b):\n    c = [a, b]\n    return {str(i): i for i in c}\n".repeat(10) + "f(1, 2)";
+        told("31 lines", spent(&body));
+        let few = spent("for i in range(100): echo(i)");
+        told("nested call", (spent("for i in range(1100): echo(i)") - few) / 1_000);
+    }
+
     fn speed(&self) {
         let (session, python) = (name("speed"), python());
         println!("\n{:<28} {:>12} {:>12} {:>8} {:>14}", "CPU", "guest", "python3", "ratio", "fuel");
@@ -321,29 +337,55 @@ fn opened(change: impl FnOnce(&mut SandboxConfig)) -> Bench {
 }
 
 fn main() {
+    // Names of parts, such as `start steps`; none means all.
+    let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let started = Instant::now();
     let bench = opened(|_| {});
-    println!("open (guest cached) and ten steps: {}", shown(started.elapsed()));
+    println!("open (guest cached): {}", shown(started.elapsed()));
     println!("\n{:<46} {:>10} {:>10} {:>10}   goal", "what", "best", "p50", "p90");
-    bench.start();
-    bench.steps();
-    bench.calls();
-    let python = python();
-    let peer = || Command::new(&python).args(["-I", "-c", "print(1 + 1)"]).output().expect("python3 runs");
-    row("peer: python3 -c as a subprocess, no sandbox", timed(50, |_| drop(black_box(peer()))), "");
-    bench.throughput(1);
-    bench.throughput(2);
-    bench.memory();
-    bench.speed();
+    line(&bench, &wanted);
+    if wanted("peer") {
+        let python = python();
+        let peer = || Command::new(&python).args(["-I", "-c", "print(1 + 1)"]).output().expect("python3 runs");
+        row("peer: python3 -c as a subprocess, no sandbox", timed(50, |_| drop(black_box(peer()))), "");
+    }
+    if wanted("throughput") {
+        bench.throughput(1);
+        bench.throughput(2);
+    }
+    if wanted("memory") {
+        bench.memory();
+    }
+    if wanted("fuel") {
+        bench.fuel();
+    }
+    if wanted("speed") {
+        bench.speed();
+    }
     drop(bench);
-    println!("\nwith a store");
-    let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let key = VaultKey::beside(store.path()).expect("a key");
-    let vault = Vault::open(store.path().join(Vault::FOLDER), key, Caps::default()).expect("a vault");
-    opened(|config| config.vault = Some(Arc::new(vault))).keeping();
-    println!("\nwithout the second wall");
-    let bench = opened(|config| config.wall = Wall::DangerousNone);
-    bench.start();
-    bench.steps();
-    bench.calls();
+    if wanted("keeping") {
+        println!("\nwith a store");
+        let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let key = VaultKey::beside(store.path()).expect("a key");
+        let vault = Vault::open(store.path().join(Vault::FOLDER), key, Caps::default()).expect("a vault");
+        opened(|config| config.vault = Some(Arc::new(vault))).keeping();
+    }
+    if wanted("one-wall") {
+        println!("\nwithout the second wall");
+        line(&opened(|config| config.wall = Wall::DangerousNone), &|_| true);
+    }
+}
+
+/// What is measured with one wall and with two.
+fn line(bench: &Bench, wanted: &dyn Fn(&str) -> bool) {
+    if wanted("start") {
+        bench.start();
+    }
+    if wanted("steps") {
+        bench.steps();
+    }
+    if wanted("calls") {
+        bench.calls();
+    }
 }

@@ -452,7 +452,12 @@ fn one_life(seed: u64, steps: u64) -> (u64, u32, usize) {
                 let said = seeded.pick(&said).clone();
                 sim.world.person.says([said]);
             }
-            6 => sim.operate(&mut seeded),
+            6 => {
+                // A store that panics takes the operator's request with it, and closes the gate.
+                let operate = std::panic::AssertUnwindSafe(|| sim.operate(&mut seeded));
+                let panicked = std::panic::catch_unwind(operate).is_err();
+                assert!(!panicked || sim.gate().health().is_some());
+            }
             5 if !sim.ids.is_empty() => {
                 let id = seeded.pick(&sim.ids).clone();
                 let again = any_call(&mut seeded, id.as_str());

@@ -113,16 +113,18 @@ fn resident() -> u64 {
     text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") / 256
 }
 
-fn time<T>(what: &str, run: impl Fn() -> T) {
+/// Prints how long `run` takes: the median and the longest of as many `times`.
+fn time<T>(what: &str, times: usize, run: impl Fn() -> T) {
     let mut took: Vec<Duration> = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..times {
         let begin = Instant::now();
         let made = run();
         took.push(begin.elapsed());
         drop(made);
     }
     took.sort_unstable();
-    println!("| {what} | {:.0} ms | {:.0} ms |", took[1].as_secs_f64() * 1e3, took[2].as_secs_f64() * 1e3);
+    let ms = |at: usize| took[at].as_secs_f64() * 1e3;
+    println!("| {what} | {times} | {:.0} ms | {:.0} ms |", ms(times / 2), ms(times - 1));
 }
 
 /// Writes `pairs` calls and opens the store again and again.
@@ -148,14 +150,14 @@ pub fn run(pairs: u64) {
     let before = store.snapshot(1).expect("read").expect("another snapshot");
     println!("snapshot: {} KiB and {} KiB of prints\n", kept.text.len() >> 10, kept.prints.len() >> 10);
     drop(store);
-    println!("| start with {entries} entries | median of 3 | longest |\n|---|--:|--:|");
-    time("newest snapshot", || open(dir.path(), Some(u64::MAX)));
+    println!("| start with {entries} entries | times | median | longest |\n|---|--:|--:|--:|");
+    time("newest snapshot", 5, || open(dir.path(), Some(u64::MAX)));
     let sql = rusqlite::Connection::open(dir.path().join(FILE)).expect("a file");
-    time("all checked: `weir store check`", || check(dir.path(), &key().public(), None).expect("a store"));
+    time("all checked: `weir store check`", 1, || check(dir.path(), &key().public(), None).expect("a store"));
     sql.execute_batch("DELETE FROM snapshots WHERE count = (SELECT max(count) FROM snapshots)").expect("deleted");
     let rest = format!("the snapshot before it and {} entries: a killed gate", entries - before.count);
-    time(&rest, || open(dir.path(), Some(u64::MAX)));
+    time(&rest, 5, || open(dir.path(), Some(u64::MAX)));
     sql.execute_batch("DELETE FROM snapshots").expect("deleted");
     drop(sql);
-    time("every entry (no snapshot)", || open(dir.path(), Some(u64::MAX)));
+    time("every entry (no snapshot)", 1, || open(dir.path(), Some(u64::MAX)));
 }

@@ -98,9 +98,7 @@ pub fn restore(from: &Path, dir: &Path, terms: Terms) -> Result<Copied, JournalF
              spent would be forgotten; take a newer one, or accept the loss with --accept-loss and lower the budgets"
         )));
     }
-    if !own {
-        key::copy(from, dir).map_err(JournalFault)?;
-    }
+    if own { key::publish(dir, &signing) } else { key::copy(from, dir) }.map_err(JournalFault)?;
     if lost > 0 {
         fs::remove_file(dir.join(mark::FILE)).map_err(|error| unusable(&error))?;
     }

@@ -87,7 +87,8 @@ fn make(dir: &Path, path: &Path) -> Result<Key, String> {
     }
 }
 
-fn publish(dir: &Path, key: &Key) -> Result<(), String> {
+/// Writes the public half of `key` into `dir`, unless it is there.
+pub(super) fn publish(dir: &Path, key: &Key) -> Result<(), String> {
     let path = dir.join(PUBLIC);
     let text = format!("{}\n", key.public().hex());
     if fs::read_to_string(&path).is_ok_and(|there| there == text) {

@@ -8,8 +8,6 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use serde_json::json;
-
 use super::SandboxFault;
 use super::builder::{self, GuestRow, Progress};
 use super::cache::{Cache, Verified};
@@ -130,10 +128,8 @@ fn warmed(cache: &Cache, name: &str, code: &Verified, image: Image) -> Result<Ve
         locked: false,
     };
     let worker = Worker::open(&terms, || Ok(())).map_err(SandboxFault::Load)?;
-    let request = json!({
-        "variables": {}, "tools": [], "imports": [], "files": false, "result_bytes": 1000, "aside": true,
-    });
-    worker.rehearse("1 + 1", &request.to_string(), &mut memory).map_err(SandboxFault::Load)?;
+    let request = "{\"tools\": [], \"imports\": [], \"files\": false, \"result_bytes\": 1000, \"aside\": true}\n{}";
+    worker.rehearse("1 + 1", request, &mut memory).map_err(SandboxFault::Load)?;
     let warm = cache.put(&format!("{name}.image"), &memory);
     cache.remove(&format!("{name}.cold"));
     warm

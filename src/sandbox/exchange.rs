@@ -54,17 +54,18 @@ impl<'a> Exchange<'a> {
         new
     }
 
-    /// The program as the guest gets it: what may be used, and how much.
+    /// What comes with the program, two lines of JSON: what may be used, and how much, which a guest that was told the
+    /// same before need not read again; and the variables.
     pub(crate) fn request(&self) -> String {
         let grant = self.work.grant;
-        json!({
-            "variables": self.work.variables,
+        let used = json!({
             "tools": self.tools.values().collect::<Vec<_>>(),
             "imports": grant.imports,
             "files": !grant.files.is_empty() || grant.scratch.is_some(),
             "result_bytes": grant.limits.result_bytes,
-        })
-        .to_string()
+        });
+        // Neither has a line break of its own: JSON writes those inside texts as escapes.
+        format!("{used}\n{}", Value::Object(self.work.variables.clone()))
     }
 
     /// Handles one call of the guest.

@@ -16,6 +16,11 @@ impl Output {
         Self { text: String::new(), limit: usize::try_from(limit).unwrap_or(usize::MAX), cut: false }
     }
 
+    /// One that takes nothing and says so at once.
+    pub(crate) const fn shut() -> Self {
+        Self { text: String::new(), limit: 0, cut: true }
+    }
+
     /// Takes printed text; false once something had to be dropped.
     pub(crate) fn take(&mut self, printed: &str) -> bool {
         for c in printed.chars() {

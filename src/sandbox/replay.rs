@@ -220,9 +220,9 @@ impl<'a> Stage<'a> {
             let why = "its folder held files that no step on these tapes made; they are not on a tape";
             return Err(inexact(why.to_owned()));
         }
-        let request = parse_json(tape.program.request.as_bytes()).map_err(|fault| form(&fault.to_string()))?;
-        let none = Map::new();
-        let variables = request.get("variables").and_then(Value::as_object).unwrap_or(&none);
+        let (_, variables) = tape.program.request.split_once('\n').unwrap_or_default();
+        let variables = parse_json(variables.as_bytes()).map_err(|fault| form(&fault.to_string()))?;
+        let variables = variables.as_object().ok_or_else(|| form("its variables are no object"))?;
         let mut limits = tape.head.limits;
         limits.wall_ms = Millis(limits.wall_ms.0.saturating_mul(SLOWER.0).saturating_add(SLOWER.1));
         let keep = if tape.head.keep { Keep::Session } else { Keep::Nothing };

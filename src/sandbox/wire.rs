@@ -195,15 +195,26 @@ pub(crate) enum Trap {
 /// # Errors
 /// The stream's, and `InvalidInput` for a frame over the bound.
 pub(crate) fn send<F: Serialize>(stream: &mut impl Write, frame: &F) -> io::Result<()> {
-    let mut bytes = vec![0; 4];
-    postcard::to_io(frame, &mut bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let length = bytes.len() - 4;
+    let mut bytes = Vec::new();
+    pack(&mut bytes, frame)?;
+    stream.write_all(&bytes)
+}
+
+/// Adds one frame to `bytes`, so that several go out at once.
+///
+/// # Errors
+/// The frame is too long.
+pub(crate) fn pack<F: Serialize>(bytes: &mut Vec<u8>, frame: &F) -> io::Result<()> {
+    let start = bytes.len();
+    bytes.extend([0; 4]);
+    postcard::to_io(frame, &mut *bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let length = bytes.len() - start - 4;
     if length > FRAME {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a frame of {length} bytes is too long")));
     }
     let prefix = u32::try_from(length).map_err(io::Error::other)?.to_le_bytes();
-    bytes.iter_mut().zip(prefix).for_each(|(byte, new)| *byte = new);
-    stream.write_all(&bytes)
+    bytes.iter_mut().skip(start).zip(prefix).for_each(|(byte, new)| *byte = new);
+    Ok(())
 }
 
 /// Reads one frame.

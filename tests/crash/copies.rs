@@ -103,6 +103,12 @@ fn a_backup_comes_back_with_every_balance() {
     let again = rig::open(&there).unwrap();
     assert_eq!(again.balances(), gate.balances());
     assert_eq!(again.entries(), gate.entries());
+    // Into a folder that has nothing but the key.
+    let bare = folders.at("bare");
+    fs::create_dir(&bare).unwrap();
+    fs::copy(dir.join("signing.key"), bare.join("signing.key")).unwrap();
+    let back = restore(&copy, &bare, Terms::default()).unwrap();
+    assert!(!back.key && weir::journal::public_key(&bare) == Ok(key().public()));
 }
 
 #[test]

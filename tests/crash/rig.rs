@@ -106,7 +106,7 @@ impl Tools {
 
     pub fn ran(&self) -> Vec<CallId> {
         let text = fs::read_to_string(&self.trace).unwrap_or_default();
-        text.lines().map(|line| crate::support::name(line)).collect()
+        text.lines().map(crate::support::name).collect()
     }
 
     fn note(&self, id: &CallId) {

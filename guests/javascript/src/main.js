@@ -27,6 +27,7 @@ let lasting = false;
 const TURNS = 8;
 
 let [number, limit, granted, stubs] = [0, 0, new Set(), new Map()];
+let [aside, taken] = [false, null];
 
 furnish(output, timers);
 for (const [name, value] of Object.entries({
@@ -39,23 +40,31 @@ for (const [name, value] of Object.entries({
   Object.defineProperty(globalThis, name, { value, writable: true, enumerable: false, configurable: true });
 }
 
-// Sets the variables, then the tools: a tool's name is the tool at the start of every program.
-function bind(request) {
+// Takes over what programs may use from now on.
+function take(grant) {
+  aside = grant.aside;
+  limit = grant.result_bytes;
+  granted = new Set(grant.imports);
   for (const [name, stub] of stubs) if (globalThis[name] === stub) delete globalThis[name];
-  for (const [name, value] of Object.entries(request.variables)) put(globalThis, name, decode(value));
-  stubs = new Map(request.tools.map((spec) => [spec.name, tool(spec, limit)]));
-  for (const [name, stub] of stubs) put(globalThis, name, stub);
+  stubs = new Map(grant.tools.map((spec) => [spec.name, tool(spec, limit)]));
 }
 
+// The request is two lines of JSON: what may be used, which seldom changes, and the variables. Tools stand under their
+// names at the start of every program, whatever stood there.
 function prepare(request) {
-  if (!request.aside) number += 1;
+  const end = request.indexOf("\n");
+  const grant = request.slice(0, end);
+  if (grant !== taken) {
+    take(JSON.parse(grant));
+    taken = grant;
+  }
+  if (!aside) number += 1;
   dropped = null;
   timers.clearAll();
-  limit = request.result_bytes;
-  granted = new Set(request.imports);
   output.full = false;
   output.indent = "";
-  bind(request);
+  for (const [name, value] of Object.entries(JSON.parse(request.slice(end + 1)))) put(globalThis, name, decode(value));
+  for (const [name, stub] of stubs) put(globalThis, name, stub);
 }
 
 // Runs one program to its end, with everything that it began; the value of its last statement.
@@ -103,7 +112,7 @@ function answer(status, value, error) {
 // Runs one program; the answer's JSON text.
 export async function run(code, request) {
   try {
-    prepare(JSON.parse(request));
+    prepare(request);
     return answer("done", await program(code), null);
   } catch (error) {
     timers.clearAll();

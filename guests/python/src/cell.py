@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import keyword
 import linecache
 import reprlib
 import traceback
@@ -9,6 +10,8 @@ import traceback
 VALUE = "__weir_value__"
 KEPT_SOURCES = 64
 TEXT = 8_000  # characters of a traceback
+SHORT = 120  # characters of a program that may be compiled as an expression at once
+_STATEMENTS = frozenset(keyword.kwlist) - {"None", "True", "False", "not", "lambda"} | {"type", "match"}
 INDEXED = 300  # characters of what an index was applied to
 
 _short = reprlib.Repr(maxdict=12, maxlist=8, maxtuple=8, maxset=8, maxstring=80, maxother=80, maxlevel=3)
@@ -20,13 +23,27 @@ def filename(number):
 
 
 def prepare(source, number):
-    """The code object; its source is kept for tracebacks of later programs that call into it."""
+    """The code object, whose evaluation gives None or the value of a program that is one expression; other values end
+    up in `VALUE`. The source is kept for tracebacks of later programs that call into it."""
     name = filename(number)
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     linecache.cache.pop(filename(number - KEPT_SOURCES), None)
+    if _expression(source):
+        # Without a tree in between it takes half the time; what is none after all is told of its errors below.
+        try:
+            return compile(source, name, "eval", dont_inherit=True)
+        except SyntaxError:
+            pass
     tree = ast.parse(source, name)
     keep_value(tree.body)
     return compile(tree, name, "exec", dont_inherit=True)
+
+
+def _expression(source):
+    """True when the program may well be one short expression: a guess, and cheap."""
+    if len(source) > SHORT or "\n" in source or "=" in source or not source or source[0].isspace():
+        return False
+    return source.partition(" ")[0] not in _STATEMENTS
 
 
 def keep_value(body):

@@ -84,6 +84,10 @@ class Guest:
         self.output = Output()
         self.imports = imports.Imports()
         self.stubs = {}
+        self.grant = None
+        self.aside = False
+        self.limit = 0
+        self.opens = absent.no_files
         self.number = 0
         self.reserve = bytearray(RESERVE)
         self.builtins = dict(vars(builtins))
@@ -96,41 +100,50 @@ class Guest:
         )
         self.module.__dict__["__builtins__"] = self.builtins
 
-    def prepare(self, request):
-        """Takes over what this program may use."""
-        if not request.get("aside"):
-            self.number += 1
-            if self.number == 1:
-                # The stored image has drawn already: without this every session would draw the same.
-                random.seed()
-        self.limit = request["result_bytes"]
-        self.imports.granted = frozenset(request["imports"])
-        self.builtins["open"] = builtins.open if request["files"] else absent.no_files
-        self.output.full = False
-        self.bind(request)
-
-    def bind(self, request):
-        """Sets the variables, then the tools: a tool's name is the tool at the start of every program."""
+    def take(self, grant):
+        """Takes over what programs may use from now on."""
+        self.aside = grant.get("aside", False)
+        self.limit = grant["result_bytes"]
+        self.imports.granted = frozenset(grant["imports"])
+        self.opens = builtins.open if grant["files"] else absent.no_files
         space = self.module.__dict__
         for name, stub in self.stubs.items():
             if space.get(name) is stub:
                 del space[name]
-        for name, value in request["variables"].items():
-            space[name] = values.decode(value)
-        self.stubs = {spec["name"]: tools.Tool(spec, self.limit, self.output.flush) for spec in request["tools"]}
+        self.stubs = {spec["name"]: tools.Tool(spec, self.limit, self.output.flush) for spec in grant["tools"]}
+
+    def prepare(self, variables):
+        """Sets what a program begins with: its variables, and tools under their names whatever stood there."""
+        if not self.aside:
+            self.number += 1
+            if self.number == 1:
+                # The stored image has drawn already: without this every session would draw the same.
+                random.seed()
+        self.builtins["open"] = self.opens
+        self.output.full = False
+        space = self.module.__dict__
+        if variables != "{}":
+            space.update(values.parse(variables))
         space.update(self.stubs)
 
     def run(self, code, request):
-        """Runs one program; returns the answer's JSON text."""
-        request = loads(request)
-        if "packages" in request:
-            return dumps(packages.serve(request["packages"]))
+        """Runs one program; returns the answer's JSON text.
+
+        The request is two lines of JSON: what may be used, which seldom changes, and the variables. One line alone
+        is about packages, while an image is made.
+        """
+        grant, _, variables = request.partition("\n")
+        if not variables:
+            return dumps(packages.serve(loads(grant)["packages"]))
         space = self.module.__dict__
-        status, error = "done", None
+        status, error, value = "done", None, None
         try:
-            self.prepare(request)
+            if grant != self.grant:
+                self.take(loads(grant))
+                self.grant = grant
+            self.prepare(variables)
             program = cell.prepare(code, self.number)
-            exec(program, space)
+            value = eval(program, space)
         except MemoryError as raised:
             self.reserve = None
             status, error = "failed", self.told(raised)
@@ -143,9 +156,8 @@ class Guest:
             status, error = "denied", self.told(raised)
         except BaseException as raised:
             status, error = "failed", self.told(raised)
-        value = space.pop(cell.VALUE, None) if status == "done" else None
-        space.pop(cell.VALUE, None)
-        return self.answer(status, value, error)
+        value = space.pop(cell.VALUE, value)
+        return self.answer(status, value if status == "done" else None, error)
 
     def answer(self, status, value, error):
         try:
@@ -156,6 +168,8 @@ class Guest:
         self.output.flush()
         if self.reserve is None and error is None:
             self.retake()
+        if status == "done" and not cut:
+            return f'{{"status": "done", "error": null, "cut": false, "output": {output}}}'
         rest = dumps({"status": status, "error": error, "cut": cut})
         return f'{rest[:-1]}, "output": {output}}}'
 
@@ -217,10 +231,12 @@ def rehearse():
     appear(guest)
     params = [{"name": "a", "required": True}, {"name": "b", "required": False}]
     spec = {"name": "tool", "description": "", "params": params, "is_final": False, "is_agent": False}
-    request = {"variables": {"v": [1, {"a": "b"}]}, "tools": [spec], "imports": ["json", "math"], "files": False}
-    for _ in range(20):
+    grant = {"tools": [spec], "imports": ["json", "math"], "files": False, "result_bytes": 10_000}
+    variables = dumps({"v": [1, {"a": "b"}]})
+    for turn in range(20):
+        grant["result_bytes"] += turn % 2  # So that taking a grant is rehearsed as well as keeping one.
         for code in REHEARSED:
-            guest.run(code, dumps({**request, "result_bytes": 10_000}))
+            guest.run(code, f"{dumps(grant)}\n{variables}")
     tools.host = host = real
     linecache.cache.clear()
 

@@ -5,7 +5,6 @@ come back as exceptions; which of them it is, the gate says.
 """
 
 import inspect
-from json import dumps, loads
 
 from wit_world.imports import host
 
@@ -39,9 +38,9 @@ class Ended(BaseException):
 
 def ask(kind, name, args="{}"):
     """Sends one message and returns the value of the answer."""
-    answer = loads(host.call(kind, name, args))
+    answer = values.parse(host.call(kind, name, args))
     if "value" in answer:
-        return values.decode(answer["value"])
+        return answer["value"]
     if "denied" in answer:
         raise (ImportDenied if kind == "import" else PermissionDenied)(answer["denied"])
     if "ended" in answer:

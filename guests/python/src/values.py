@@ -8,7 +8,8 @@ import base64
 import datetime
 import decimal
 import fractions
-from json import JSONEncoder
+from json.decoder import JSONDecoder
+from json.encoder import JSONEncoder, c_make_encoder, encode_basestring
 import math
 import pathlib
 import sys
@@ -20,7 +21,9 @@ SAFE_INT = (1 << 53) - 1
 INT_BITS = 4_000_000
 REPR_CHARS = 10_000
 
-_json = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False).encode
+# Made once: `json.dumps` and `json.loads` prepare anew and look for white space at each call.
+_chunks = c_make_encoder(None, JSONEncoder().default, encode_basestring, None, ": ", ", ", False, False, False)
+_scan = JSONDecoder().scan_once
 
 
 class Uncrossable(TypeError):
@@ -191,10 +194,48 @@ def _printable(text):
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _json(value):
+    return "".join(_chunks(value, 0))
+
+
+def _direct(value):
+    """The JSON text of plain leaves, alone or in one list or dict, as the encoder would write it; None for the rest."""
+    kind = type(value)
+    if kind is dict:
+        if "$" in value or any(type(key) is not str for key in value):
+            return None
+        items = value.values()
+    else:
+        items = value if kind is list else (value,)
+    for item in items:
+        kind = type(item)
+        if kind is int:
+            if not -SAFE_INT <= item <= SAFE_INT:
+                return None
+        elif kind is not str and item is not None and kind is not bool and kind is not float:
+            return None
+    if len(items) > NODES - 1:
+        return None
+    try:
+        text = _json(value)
+    except ValueError:  # Not a finite number.
+        return None
+    return text if _whole(text) else None
+
+
+def parse(text):
+    """The members of a JSON object from the gate, decoded."""
+    members = _scan(text, 0)[0]
+    # Without a tag there is nothing to decode.
+    return {name: decode(value) for name, value in members.items()} if '"$"' in text else members
+
+
 def pack(value, limit):
     """The JSON text of a call's arguments, or `Uncrossable`."""
-    text = _json(Encoder(lossy=False).encode(value))
-    size = len(text.encode("utf-8"))
+    text = _direct(value)
+    if text is None:
+        text = _json(Encoder(lossy=False).encode(value))
+    size = len(text) if text.isascii() else len(text.encode("utf-8"))
     if size > limit:
         raise Uncrossable(f"{size} bytes of arguments are over the limit of {limit} bytes; pass less")
     return text
@@ -203,8 +244,10 @@ def pack(value, limit):
 def pack_result(value, limit):
     """The JSON text of a result and whether it had to be replaced by its cut repr."""
     try:
-        text = _json(Encoder(lossy=True).encode(value))
-        if len(text.encode("utf-8")) <= limit:
+        text = _direct(value)
+        if text is None:
+            text = _json(Encoder(lossy=True).encode(value))
+        if (len(text) if text.isascii() else len(text.encode("utf-8"))) <= limit:
             return text, False
     except (Uncrossable, RecursionError):
         pass

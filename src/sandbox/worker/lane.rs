@@ -1,6 +1,6 @@
 //! The worker's end of a lane: what a running program says to the gate, and what it hears.
 
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::sandbox::eager;
-use crate::sandbox::wire::{Order, Report, Request, receive, send};
+use crate::sandbox::wire::{Order, Report, Request, pack, receive, send};
 
 /// Printed bytes that are gathered before they are sent.
 const GATHERED: usize = 8 << 10;
@@ -57,8 +57,13 @@ impl Lane {
     /// # Errors
     /// The gate has gone.
     pub(crate) fn say(&self, report: &Report) -> io::Result<()> {
-        self.flush()?;
-        send(&mut &self.stream, report)
+        let text = std::mem::take(&mut *self.printed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut bytes = Vec::new();
+        if !text.is_empty() {
+            pack(&mut bytes, &Report::Printed(text))?;
+        }
+        pack(&mut bytes, report)?;
+        (&self.stream).write_all(&bytes)
     }
 
     /// A new program begins.

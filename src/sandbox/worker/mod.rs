@@ -22,6 +22,7 @@ pub(crate) mod state;
 mod system;
 mod turn;
 
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub(crate) struct Worker {
     spares: Spares,
     seats: Seats,
     /// Memories give their addresses back to it.
-    _memories: Option<Arc<Memories>>,
+    memories: Option<Arc<Memories>>,
 }
 
 impl Worker {
@@ -62,8 +63,24 @@ impl Worker {
         let guest = engine::linked(&engine, &code).map_err(told)?;
         // Started once before the lock: nothing that a first start opens or maps can be had behind it.
         spare::start(&engine, &guest, None).map_err(told)?;
+        let pages = File::open("/proc/self/pagemap").ok();
         lock()?;
-        Ok(Self { spares: Spares::open(engine, guest), seats: Seats::default(), _memories: memories })
+        let worker = Self { spares: Spares::open(engine, guest), seats: Seats::default(), memories };
+        if let Some(pages) = pages {
+            worker.warm(&pages);
+        }
+        Ok(worker)
+    }
+
+    /// Runs a small program of ours once, to learn what every program writes; without that all works, only slower.
+    fn warm(&self, pages: &File) {
+        let (Some(memories), Ok(runtime)) = (&self.memories, turn::runtime()) else { return };
+        let Ok(mut live) = Live::start(&runtime, &self.spares, System::nothing(), Noise::default()) else { return };
+        if live.aside(&runtime, "print(1 + 1)", seat::NOTHING).is_ok()
+            && let Some(memory) = &live.grip
+        {
+            memories.learn(memory, pages);
+        }
     }
 
     /// Serves one lane until the gate hangs up or says what makes no sense.
@@ -86,8 +103,11 @@ impl Worker {
         match order {
             Order::Run { seat, start, keep, program } => {
                 let ran = catch_unwind(AssertUnwindSafe(|| self.run(runtime, lane, seat, start, keep, program)));
-                let ended = ran.unwrap_or_else(|_| unstarted("the sandbox failed inside".to_owned()));
-                lane.say(&Report::Ended(ended))
+                let (ended, spent) = ran.unwrap_or_else(|_| unstarted("the sandbox failed inside".to_owned()));
+                let said = lane.say(&Report::Ended(ended));
+                // Taken apart while nobody waits for it.
+                drop(spent);
+                said
             }
             // Too late: the program had ended already.
             Order::Stop => Ok(()),
@@ -113,7 +133,7 @@ impl Worker {
         start: Option<System>,
         keep: bool,
         program: Program,
-    ) -> Ended {
+    ) -> (Ended, Option<Live>) {
         let mut live = match self.live(runtime, seat, start, &program) {
             Ok(live) => live,
             Err(why) => return unstarted(why),
@@ -126,10 +146,10 @@ impl Worker {
             ended.held = live.is_some();
         }
         ended.alive = live.is_some() && keep;
-        if let Some(live) = live.filter(|_| keep) {
+        if keep && let Some(live) = live.take() {
             self.seats.put(seat, live);
         }
-        ended
+        (ended, live)
     }
 }
 
@@ -193,7 +213,8 @@ fn gather(lane: &Lane, bytes: u64) -> std::io::Result<Vec<u8>> {
     Ok(state)
 }
 
-fn unstarted(why: String) -> Ended {
+fn unstarted(why: String) -> (Ended, Option<Live>) {
     let end = End::Unstarted(why);
-    Ended { end, fuel_left: 0, memory_bytes: 0, refused: false, alive: false, held: false, noise: None }
+    let ended = Ended { end, fuel_left: 0, memory_bytes: 0, refused: false, alive: false, held: false, noise: None };
+    (ended, None)
 }

@@ -14,11 +14,13 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::ops::Range as Span;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 use wasmtime::component::Component;
@@ -29,7 +31,9 @@ use crate::sandbox::cache::Verified;
 /// The unit in which memories are compared and stored.
 pub(crate) const PAGE: usize = 4096;
 /// Regions that are kept for the next interpreter.
-const SPARE: usize = 8;
+const SPARE: usize = 4;
+/// The most of an image that is kept in place from one interpreter to the next, bytes.
+const HOT: usize = 4 << 20;
 
 thread_local! {
     /// The size of the next memory that this thread makes, where it is not the image's.
@@ -93,6 +97,8 @@ impl Drop for Image {
 pub(crate) struct Memories {
     image: Image,
     spare: Mutex<Vec<Range>>,
+    /// The bytes of the image that every program writes, in order.
+    hot: OnceLock<Vec<Span<usize>>>,
     /// To itself: memories give their range back.
     me: Weak<Self>,
 }
@@ -104,7 +110,26 @@ impl Memories {
     /// It cannot be opened or mapped.
     pub(crate) fn open(path: &Path) -> io::Result<Arc<Self>> {
         let image = Image::open(path)?;
-        Ok(Arc::new_cyclic(|me| Self { image, spare: Mutex::default(), me: me.clone() }))
+        Ok(Arc::new_cyclic(|me| Self { image, spare: Mutex::default(), hot: OnceLock::new(), me: me.clone() }))
+    }
+
+    /// Takes the pages that are private in `memory`, in which a small program has run, for those that every program
+    /// writes: from now on they are written back when a memory is recycled, instead of being thrown away and faulted
+    /// in again. `pages` is the process's own page map (Linux, `admin-guide/mm/pagemap.rst`); without it, or where
+    /// they are too many, everything is thrown away as before.
+    pub(crate) fn learn(&self, memory: &Grip, pages: &File) {
+        let count = self.image.size / PAGE;
+        let mut entries = vec![0; count * 8];
+        let at = (memory.0.base() as usize / PAGE * 8) as u64;
+        if pages.read_exact_at(&mut entries, at).is_err() {
+            return;
+        }
+        let entries = entries.as_chunks::<8>().0.iter().map(|entry| u64::from_ne_bytes(*entry));
+        let hot = spans(entries.map(|entry| entry & (PRESENT | SWAPPED) != 0 && entry & SHARED == 0));
+        if hot.iter().map(ExactSizeIterator::len).sum::<usize>() <= HOT {
+            // Learnt once: whoever comes second has learnt the same.
+            let _ = self.hot.set(hot);
+        }
     }
 
     /// Runs `start`, which starts one interpreter, with a memory of `size` bytes, and gives the grip on that memory.
@@ -135,7 +160,8 @@ impl Memories {
 
     /// Takes a range back as it was when it was new.
     fn recycle(&self, range: Range, size: usize) {
-        if range.clear(size, self.image.size).is_err() {
+        let hot = self.hot.get().map(Vec::as_slice).unwrap_or_default();
+        if range.clear(size, &self.image, hot).is_err() {
             return;
         }
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,6 +189,24 @@ unsafe impl MemoryCreator for Memories {
         LAST.set(Some(grip.clone()));
         Ok(Box::new(Made(grip)))
     }
+}
+
+/// Bits of a page map's entry: in memory, on a swap device, of a file and not of this process alone.
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const SHARED: u64 = 1 << 61;
+
+/// The bytes of the pages that are `hot`, of which neighbours and those with one page between them are one span: a page
+/// costs less than a call of the kernel.
+fn spans(hot: impl Iterator<Item = bool>) -> Vec<Span<usize>> {
+    let mut spans: Vec<Span<usize>> = Vec::new();
+    for at in hot.enumerate().filter(|(_, hot)| *hot).map(|(number, _)| number * PAGE) {
+        match spans.last_mut() {
+            Some(last) if at - last.end <= PAGE => last.end = at + PAGE,
+            _ => spans.push(at..at + PAGE),
+        }
+    }
+    spans
 }
 
 /// Addresses of our own: an image at their start, nothing behind it.
@@ -200,15 +244,32 @@ impl Range {
         Ok(())
     }
 
-    /// Forgets everything written in the first `size` bytes and closes those behind `image`.
-    fn clear(&self, size: usize, image: usize) -> io::Result<()> {
-        // SAFETY: the region's last owner has gone, so that nobody looks at these addresses of our own; a private
-        // mapping shows its file again afterwards, and an anonymous one zeros.
-        unsafe {
-            madvise(self.at(0), size, Advice::LinuxDontNeed)?;
-            if size > image {
-                mprotect(self.at(image), size - image, MprotectFlags::empty())?;
-            }
+    /// Makes the first `size` bytes what they were when they were new: the image in `hot` by writing it there, the
+    /// rest by forgetting what was written, and closes those behind the image.
+    fn clear(&self, size: usize, image: &Image, hot: &[Span<usize>]) -> io::Result<()> {
+        let mut from = 0;
+        for span in hot {
+            self.forget(from, span.start)?;
+            let content = image.bytes().get(span.clone()).ok_or(io::ErrorKind::InvalidData)?;
+            // SAFETY: `span` lies within the image, which lies at the range's start, readable and writable; nobody
+            // else looks at these addresses (see `forget`), and the image is another mapping.
+            unsafe { ptr::copy_nonoverlapping(content.as_ptr(), self.at(span.start).cast(), content.len()) };
+            from = span.end;
+        }
+        self.forget(from, size)?;
+        if size > image.size {
+            // SAFETY: the region's last owner has gone, so that nobody looks at these addresses of our own.
+            unsafe { mprotect(self.at(image.size), size - image.size, MprotectFlags::empty())? };
+        }
+        Ok(())
+    }
+
+    /// Forgets what was written in `from..to`.
+    fn forget(&self, from: usize, to: usize) -> io::Result<()> {
+        if from < to {
+            // SAFETY: the region's last owner has gone, so that nobody looks at these addresses of our own; a private
+            // mapping shows its file again afterwards, and an anonymous one zeros.
+            unsafe { madvise(self.at(from), to - from, Advice::LinuxDontNeed)? };
         }
         Ok(())
     }
@@ -316,5 +377,44 @@ impl Grip {
             unsafe { ptr::copy_nonoverlapping(page.as_ptr(), self.0.base().add(offset), page.len()) };
         }
         fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_comes_back_as_the_image_whatever_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        let image: Vec<u8> = (0..8).flat_map(|page| vec![page + 1; PAGE]).collect();
+        std::fs::write(&path, &image).unwrap();
+        let memories = Memories::open(&path).unwrap();
+        let new = |size| {
+            NEXT.set(size);
+            Grip(Arc::new(memories.make(0, 64 * PAGE, PAGE).unwrap()))
+        };
+        let mut store = Store::new(&Engine::default(), ());
+
+        let small = new(None);
+        for page in [1, 3, 6] {
+            assert!(small.write(&mut store, page * PAGE, &[99; PAGE]));
+        }
+        memories.learn(&small, &File::open("/proc/self/pagemap").unwrap());
+        assert_eq!(memories.hot.get(), Some(&vec![PAGE..4 * PAGE, 6 * PAGE..7 * PAGE]));
+        let base = small.0.base();
+        drop(small);
+
+        let large = new(Some(16 * PAGE));
+        assert_eq!(large.0.base(), base, "the range was kept");
+        for page in 0..16 {
+            assert!(large.write(&mut store, page * PAGE, &[77; PAGE]));
+        }
+        drop(large);
+
+        let again = new(Some(16 * PAGE));
+        assert_eq!(again.0.base(), base, "the range was kept");
+        again.changed(&mut store, |offset, _| panic!("the page at {offset} is not the image's"));
     }
 }

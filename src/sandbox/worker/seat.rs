@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::json;
 use tokio::runtime::Runtime;
 use wasmtime::Store;
 use wasmtime::component::TypedFunc;
@@ -15,12 +14,17 @@ use super::raw::Grip;
 use super::spare::{Spares, Started};
 use super::state::{self, StateFault};
 use super::system::{Sources, interface};
+use crate::sandbox::output::Output;
 use crate::sandbox::wire::System;
 
 /// Resources (files, streams, timers) that one guest may hold at a time.
 const RESOURCES: usize = 4_096;
 /// Fuel for looking at its folders once, which is not any program's doing.
 const LOOK_FUEL: u64 = 2_000_000_000;
+
+/// The request of a program of ours.
+pub(crate) const NOTHING: &str =
+    "{\"tools\": [], \"imports\": [], \"files\": true, \"result_bytes\": 10, \"aside\": true}\n{}";
 
 /// An interpreter.
 pub(crate) struct Live {
@@ -83,17 +87,15 @@ impl Live {
     /// Has the guest find its folders now: an interpreter that is made again elsewhere then knows them by the same
     /// numbers as the one whose memory it gets.
     fn look(&mut self, runtime: &Runtime) -> wasmtime::Result<()> {
-        let request = json!({
-            "variables": {}, "tools": [], "imports": [], "files": true, "result_bytes": 10, "aside": true,
-        });
-        self.aside(runtime, "open('/nothing')", &request.to_string())
+        self.aside(runtime, "open('/nothing')", NOTHING)
     }
 
-    /// Runs a program of ours that counts as none.
+    /// Runs a program of ours that counts as none; what it prints goes nowhere.
     ///
     /// # Errors
     /// It traps.
     pub(crate) fn aside(&mut self, runtime: &Runtime, code: &str, request: &str) -> wasmtime::Result<()> {
+        self.store.data_mut().output = Output::shut();
         self.store.set_fuel(LOOK_FUEL)?;
         self.store.fuel_async_yield_interval(Some(LOOK_FUEL / 2))?;
         let params = (code.to_owned(), request.to_owned());

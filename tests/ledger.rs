@@ -771,7 +771,10 @@ fn every_property_in_the_docs_has_its_test() {
         include_str!("policies.rs"),
         include_str!("tamper.rs"),
         include_str!("journal.rs"),
+        include_str!("laws/deny.rs"),
         include_str!("../src/ledger/account.rs"),
+        include_str!("../src/ledger/pace.rs"),
+        include_str!("../src/pep/state.rs"),
     ];
     let docs = [include_str!("../docs/budgets.md"), include_str!("../docs/audit-format.md")].concat();
     let named: Vec<&str> = docs

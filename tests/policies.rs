@@ -369,9 +369,27 @@ fn money_is_counted_in_integers_and_a_started_unit_counts() {
 }
 
 #[test]
+fn what_a_budget_limits_and_nothing_bounds_is_remarked() {
+    let budget = |kind: &str| format!("[[budget]]\nid = \"b\"\nscope = \"run\"\nkind = \"{kind}\"\nlimit = 9\n");
+    let allow = rule("all", "allow", "");
+    remarked(&format!("{}{allow}", budget("egress_bytes")), Severity::Warning, "the tool `send` sends bytes");
+    let model = "[[model]]\nname = \"m\"\n";
+    remarked(
+        &format!("{}{model}{allow}", budget("micro_usd")),
+        Severity::Warning,
+        "the model `m` has no [model.price]",
+    );
+    let quiet = remarks(&format!("{}{model}{allow}", budget("calls")));
+    assert!(!quiet.iter().any(|remark| remark.text.contains("a budget limits")), "{quiet:#?}");
+}
+
+#[test]
 fn a_budget_below_one_execution_is_an_error() {
     let code = "[code]\n[[budget]]\nid = \"b\"\nscope = \"run\"\nkind = \"fuel\"\nlimit = 1000\n";
     remarked(code, Severity::Error, "one execution of code reserves 40000000000");
+    let disk = "[code.scratch]\nguest = \"/work\"\nbytes = 5000\nfiles = 9\n";
+    let disk = format!("[code]\n{disk}{}", code.trim_start_matches("[code]\n").replace("fuel", "disk_bytes"));
+    remarked(&disk, Severity::Error, "one execution of code reserves 5000");
 }
 
 #[test]

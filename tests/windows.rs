@@ -427,3 +427,24 @@ fn a_raised_limit_of_a_bucket_refills_faster_only_from_then_on() {
     let left = |ledger: &Ledger, at| ledger.remaining(&subject(0), &bucket(200), Timestamp(at)).of(Kind::MicroUsd);
     assert_eq!((left(&ledger, START + 50), left(&ledger, START + 60)), (150, 170));
 }
+
+#[test]
+fn a_reconciliation_gives_back_no_more_than_was_reserved() {
+    for window in windows() {
+        let limits = [limit(Tier::Session, window, 50)];
+        let mut ledger = Ledger::default();
+        ledger.watch(&watches(&limits), Timestamp(START));
+        let at = Timestamp(START);
+        ledger.reserve(&name("a"), &subject(0), usd(10), &limits, at).unwrap();
+        spend(&mut ledger, &limits, "b", 20, START).unwrap();
+        // Fifteen more than it holds, which count on their own.
+        ledger.post_part(&name("a"), 1, usd(25), at).unwrap();
+        ledger.expire(&name("a"), at).unwrap();
+        let left = |ledger: &Ledger| ledger.remaining(&subject(0), &limits, at).of(Kind::MicroUsd);
+        assert_eq!(left(&ledger), 5, "{window}");
+        let posted = ledger.reconciled(&name("a"), usd(4)).unwrap();
+        ledger.reconcile(&name("a"), posted, at).unwrap();
+        assert_eq!(left(&ledger), 11, "{window}: six of the ten that it held");
+        assert_eq!(ledger.balances()[0].posted, usd(24), "{window}: and all of it in total");
+    }
+}

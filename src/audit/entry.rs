@@ -228,3 +228,27 @@ pub struct OutcomeEntry {
     /// The signed receipt.
     pub receipt: Receipt,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Millis;
+
+    #[test]
+    fn entries_from_before_windows_and_projects_are_read_and_written_as_they_were() {
+        let zero = Digest::ZERO;
+        let texts = [
+            format!(r#"{{"before":null,"digest":"{zero}","id":"p","kind":"policy"}}"#),
+            r#"{"account":"o/a/s","approval":"yes","budget":"b","by":{"calls":2},"kind":"raise"}"#.to_owned(),
+            r#"{"from":"s1","kind":"fork","subject":{"agent":"a","org":"o","run":"r","session":"s2"}}"#.to_owned(),
+        ];
+        for text in texts {
+            let body: Body = serde_json::from_str(&text).unwrap();
+            assert_eq!(canonical(&body), text);
+        }
+        let raised = r#"{"account":"o","approval":"","budget":"b","by":{},"kind":"raise","window":{"every":1}}"#;
+        let body: Body = serde_json::from_str(raised).unwrap();
+        assert!(matches!(&body, Body::Raise { window: Window::Every(Millis(1)), .. }));
+        assert_eq!(canonical(&body), raised);
+    }
+}

@@ -181,6 +181,11 @@ impl Ledger {
         self.used.add(print);
     }
 
+    /// Marks ids whose prints were stored before; they are not among [`Ledger::fresh`].
+    pub fn mark_stored(&mut self, prints: &[[u8; 16]]) {
+        self.used.add_stored(prints);
+    }
+
     /// The prints of all used ids, in no order.
     pub fn prints(&self) -> impl Iterator<Item = Print> + '_ {
         self.used.prints()

@@ -26,6 +26,12 @@ impl UsedIds {
         }
     }
 
+    /// Adds ids that a snapshot has already.
+    pub(super) fn add_stored(&mut self, prints: &[[u8; 16]]) {
+        self.all.reserve(prints.len());
+        self.all.extend(prints.iter().copied().map(Print));
+    }
+
     pub(super) fn prints(&self) -> impl Iterator<Item = Print> + '_ {
         self.all.iter().copied()
     }

@@ -43,7 +43,7 @@ const DRAWS: u32 = 64;
 enum Attempt {
     Intended(Box<Intended>),
     Refused(Box<Ruled>),
-    Ask(Box<Ruled>, About),
+    Ask(Box<Ruled>, Box<About>),
     /// A budget that several gates share has more, perhaps, than this gate has drawn.
     Draw(Box<Ruled>, Box<Need>),
 }
@@ -87,7 +87,7 @@ impl Gate {
                 },
                 Attempt::Ask(mut ruled, about) => {
                     let budget = budget_of(&about);
-                    match self.ask(call, &ruled, about, &mut consent.asked) {
+                    match self.ask(call, &ruled, *about, &mut consent.asked) {
                         Ok(by) => consent.give(budget, by),
                         Err(reason) => {
                             ruled.decision = Decision { effect: Effect::Deny, reason, ..ruled.decision };
@@ -124,7 +124,7 @@ impl Gate {
                 match self.standing(locked, call, &about, consent) {
                     Some((id, said)) if said.granted => used = Some((id, said.by)),
                     Some(_) => return Attempt::Refused(refused(ruled(decision))),
-                    None => return Attempt::Ask(ruled(decision), about),
+                    None => return Attempt::Ask(ruled(decision), Box::new(about)),
                 }
                 Permit::approved(decision)
             }
@@ -245,7 +245,7 @@ impl Gate {
         let about = at_cap(known, account, ruled.decision.policy);
         match self.standing(locked, call, &about, consent) {
             Some((_, said)) if !said.granted => Attempt::Refused(refused(ruled)),
-            _ => Attempt::Ask(ruled, about),
+            _ => Attempt::Ask(ruled, Box::new(about)),
         }
     }
 }

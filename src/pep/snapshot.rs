@@ -11,7 +11,6 @@ use sha2::{Digest as _, Sha256};
 use super::port::Snapshot;
 use super::state::State;
 use crate::audit::{Key, PublicKey};
-use crate::ledger::Print;
 use crate::model::{Digest, canonical};
 
 /// Another number whenever the same entries give another state, or a state is written in another way: an
@@ -59,6 +58,12 @@ struct Signed {
     snapshot: Digest,
 }
 
+impl Taken {
+    fn used(&self) -> Used {
+        Used { ids: self.ids, prints: Digest(self.prints.clone().finalize().into()) }
+    }
+}
+
 fn signed(text: &str) -> String {
     canonical(&Signed { snapshot: Digest::of(text.as_bytes()) })
 }
@@ -96,12 +101,12 @@ impl State {
             return fault("another version of weir wrote it");
         }
         let (prints, rest) = kept.prints.as_chunks::<16>();
-        prints.iter().for_each(|print| state.ledger.mark(Print(*print)));
-        let (now, taken) = state.used();
-        if state.chain.count() != kept.count || now != used || !rest.is_empty() {
+        let taken =
+            Taken { count: kept.count, ids: prints.len() as u64, prints: Sha256::new_with_prefix(&kept.prints) };
+        if state.chain.count() != kept.count || taken.used() != used || !rest.is_empty() {
             return fault("the ids beside it are not those that it was made with");
         }
-        state.ledger.forget_fresh();
+        state.ledger.mark_stored(prints);
         state.taken = taken;
         Ok(state)
     }
@@ -119,7 +124,7 @@ impl State {
             taken.prints.update(print.0);
             taken.ids = taken.ids.saturating_add(1);
         }
-        (Used { ids: taken.ids, prints: Digest(taken.prints.clone().finalize().into()) }, taken)
+        (taken.used(), taken)
     }
 
     fn written(&self, used: Used) -> Option<String> {

@@ -161,3 +161,98 @@ impl State {
 fn session_of(subject: &Subject) -> AccountId {
     AccountId::session(subject)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Action, Amounts, Happened, Kind, Millis, Resource, Tier, Timestamp, Watch, Window};
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn call(id: &str) -> Call {
+        let (org, agent, session, run) = (name("o"), name("a"), name("s"), name("r"));
+        Call {
+            id: name(id),
+            subject: Subject { org, project: None, agent, session, run, delegation: vec![name("helper")] },
+            action: Action::ToolCall,
+            resource: Resource::named(name("look")),
+            args: serde_json::Map::new(),
+            parent: None,
+            surface: name("test"),
+        }
+    }
+
+    fn evidence(at: Timestamp) -> Evidence {
+        Evidence {
+            session: name("s"),
+            at,
+            action: Action::ToolCall,
+            effect: None,
+            resource: name("look"),
+            happened: Happened::Unknown,
+            labels: vec!["seen".into()],
+            action_digest: Digest::of(b"deed"),
+            input_digest: Digest::of(b"input"),
+            delegation: 1,
+            protected_path: false,
+            earlier_state: false,
+            traceable: false,
+        }
+    }
+
+    fn held(usd: u64) -> Amounts {
+        Amounts::ZERO.with(Kind::MicroUsd, usd).with(Kind::MemoryBytes, u64::MAX)
+    }
+
+    fn life() -> Vec<Body> {
+        let watch = |window| Watch { tier: Tier::Session, kind: Kind::MicroUsd, window, limit: u64::MAX };
+        let span = Millis(60_000);
+        let windows = [Window::Every(span), Window::Rolling(span), Window::Refill(span)].map(watch).to_vec();
+        let intent = |id: &str, usd| Body::intent(&call(id), Digest::ZERO, held(usd), None);
+        let (account, by) = ("o/a/s/~helper".to_owned(), "operator".to_owned());
+        let raise = |budget: &str, window: Window| {
+            let by = Amounts::ZERO.with(Kind::MicroUsd, 1 << 60);
+            let text = serde_json::json!({
+                "kind": "raise", "budget": budget, "account": "o/a/s", "by": by, "window": window, "approval": "yes",
+            });
+            serde_json::from_value(text).unwrap()
+        };
+        vec![
+            Body::Policy { id: name("p"), digest: Digest::ZERO, before: None, windows },
+            intent("one", 70),
+            intent("two", 7),
+            raise("total", Window::Total),
+            raise("each", Window::Every(span)),
+            raise("bucket", Window::Refill(span)),
+            Body::Part { call: name("one"), part: 1, posted: Amounts::ZERO.with(Kind::MicroUsd, 30) },
+            Body::Expire { call: name("two"), posted: held(7), evidence: evidence(Timestamp(9)) },
+            Body::Freeze { account, by },
+        ]
+    }
+
+    fn folded(state: &mut State, bodies: &[Body], from: u64) {
+        for (seq, body) in (from..).zip(bodies) {
+            let entry = Entry { seq, prev: Digest::ZERO, at: Timestamp(1_000_000 + seq * 700), body: body.clone() };
+            state.replay(&entry).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_state_that_was_written_down_goes_on_alike() {
+        let text = |state: &State| serde_json::to_string(state).unwrap();
+        let bodies = life();
+        for at in 0..=bodies.len() {
+            let (first, rest) = bodies.split_at(at);
+            let mut whole = State::default();
+            folded(&mut whole, first, 0);
+            let mut read: State = serde_json::from_str(&text(&whole)).unwrap();
+            assert_eq!(text(&read), text(&whole));
+            whole.ledger.prints().for_each(|print| read.ledger.mark(print));
+            folded(&mut whole, rest, at as u64);
+            folded(&mut read, rest, at as u64);
+            assert_eq!(text(&read), text(&whole), "written down before entry {at}");
+        }
+    }
+}

@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::rig::{self, Told, Tools};
+use weir::journal::Sqlite;
+use weir::pep::port::Journal;
+
+use crate::rig::{self, Now, Told, Tools, Yes};
 use crate::support::tool;
 
 /// Not a test of its own: works until its store fails, then once more.
@@ -14,15 +17,16 @@ use crate::support::tool;
 #[ignore = "run by another test in a process of its own"]
 fn works_until_the_store_fails() {
     let Some(dir) = rig::store_of_child() else { return };
-    let gate = match rig::open(&dir) {
+    let rare = |store: Sqlite| -> Box<dyn Journal> { Box::new(store.snapshots_every(200)) };
+    let gate = match rig::open_with(&dir, Box::new(Now), Box::new(Yes), rare, rig::seal()) {
         Ok(gate) => gate,
         Err(fault) => return println!("\nrefused {fault}"),
     };
     // Traces of what ran stand outside of the store's folder, which is full.
     let tools = Tools::of(Path::new(&std::env::var("WEIR_TEST_TRACE").unwrap()));
     for number in 0..20_000 {
-        let mut call = tool(&format!("c{number}"), "mail", json!({}));
-        call.subject.run = crate::support::name(&format!("run{}", number / 8));
+        let mut call = tool(&format!("c{number}"), "look", json!({}));
+        call.subject.run = crate::support::name(&format!("run{}", number / 4));
         let answer = gate.handle(call, &tools, &tools);
         Told::of(&answer).print();
         if answer.receipt.is_none() {
@@ -90,7 +94,7 @@ fn a_full_disk_ends_in_denials_and_loses_nothing() {
     let store = dir.path().join("store");
     fs::create_dir(&store).unwrap();
     // A disk of its own that only that process sees; what lies on it is carried out before it goes.
-    let disk = "unshare -Urm sh -ec 'mount -t tmpfs -o size=600k none \"$WEIR_TEST_STORE\"; \"$0\" \"$@\"; \
+    let disk = "unshare -Urm sh -ec 'mount -t tmpfs -o size=1500k none \"$WEIR_TEST_STORE\"; \"$0\" \"$@\"; \
         mkdir \"$WEIR_TEST_TRACE/carried\"; cp -p \"$WEIR_TEST_STORE\"/* \"$WEIR_TEST_TRACE/carried\"' \"$0\" \"$@\"; exit 0";
     match inside(disk, dir.path()) {
         Err(why) => {

@@ -31,7 +31,7 @@ fn spends_until_killed() {
                     // Most calls pay little, so that the cap is reached after some rounds and not at once.
                     let (what, paid) = if seeded.one_in(50) { ("buy", 1 + seeded.below(3)) } else { ("mail", 0) };
                     let mut call = tool(&format!("r{round}-{number}"), what, json!({"paid": paid}));
-                    call.subject.run = crate::support::name(&format!("{round}-{thread}-{}", number / 8));
+                    call.subject.run = crate::support::name(&format!("{round}-{thread}-{}", number / 4));
                     Told::of(&gate.handle(call, tools, tools)).print();
                 }
             });

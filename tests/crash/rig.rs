@@ -29,9 +29,11 @@ pub const EVERY: u64 = 5;
 /// The policy of these tests: a cap nobody raises, and one at which a person is asked.
 pub fn policy() -> Policy {
     let mut policy = busy();
+    // The clock is the machine's: a yes must outlast a write to a busy disk.
+    policy.approvals.timeout = Millis(60_000);
     policy.budgets = vec![
         budget("money", Scope::Org, Kind::MicroUsd, CAP, weir::model::Effect::Deny),
-        budget("tools", Scope::Run, Kind::ToolCalls, 9, weir::model::Effect::Ask),
+        budget("tools", Scope::Run, Kind::ToolCalls, 5, weir::model::Effect::Ask),
     ];
     policy
 }
@@ -165,7 +167,7 @@ pub fn day() -> Vec<Call> {
         tool("lost", "buy", json!({"end": "unknown"})),
         call("model", Action::ModelGenerate, "small", json!({"max_tokens": 10})),
     ];
-    calls.extend((0..6).map(|index| tool(&format!("more{index}"), "look", json!({}))));
+    calls.extend((0..2).map(|index| tool(&format!("more{index}"), "look", json!({}))));
     calls
 }
 

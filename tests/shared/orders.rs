@@ -82,11 +82,15 @@ fn nothing_is_accepted_after_a_revocation_in_memory() {
 }
 
 #[cfg(feature = "store")]
+fn seal() -> weir::journal::Seal {
+    Box::new(|count, hash| weir::audit::Head::sign(count, hash, &key()))
+}
+
+#[cfg(feature = "store")]
 #[test]
 fn nothing_is_accepted_after_a_revocation_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let seal = Box::new(|count, hash| weir::audit::Head::sign(count, hash, &key()));
-    let gate = alone(Box::new(weir::journal::Sqlite::open(dir.path(), seal).unwrap()));
+    let gate = alone(Box::new(weir::journal::Sqlite::open(dir.path(), seal()).unwrap()));
     let late = late(&[&gate], 4, 200, Duration::from_millis(400), || gate.revoke(&acme(), "me").unwrap());
     assert_eq!(late, 0);
 }
@@ -159,6 +163,12 @@ fn nothing_is_accepted_late_in_the_long_run() {
     for run in 0..3 {
         let gate = alone(Box::new(weir::journal::Memory::default()));
         assert_eq!(late(&[&gate], 4, 500, time, || gate.revoke(&acme(), "me").unwrap()), 0, "memory, run {run}");
+        #[cfg(feature = "store")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let gate = alone(Box::new(weir::journal::Sqlite::open(dir.path(), seal()).unwrap()));
+            assert_eq!(late(&[&gate], 4, 500, time, || gate.revoke(&acme(), "me").unwrap()), 0, "disk, run {run}");
+        }
         let mut policy = sharing(Kind::ToolCalls, 1_000_000, 100);
         policy.budgets[0].id = format!("run-{run}");
         let member =

@@ -8,8 +8,8 @@ mod rules;
 
 use serde::Serialize;
 
-use super::Policy;
-use crate::model::{Action, Effect, EffectClass};
+use super::{Policy, Tool};
+use crate::model::{Action, Effect, EffectClass, Kind};
 
 pub use coverage::{LayerCoverage, ThreatCoverage, coverage};
 
@@ -89,6 +89,7 @@ fn unused(policy: &Policy, remarks: &mut Remarks) {
         let text = "spends and has no [tool.cost]; an unknown price is denied, so every call of it is";
         remarks.warning(tool.line, format!("the tool `{}` {text}", tool.name));
     }
+    unbounded(policy, remarks);
     let idle = |action, declared: bool, what: &str, remarks: &mut Remarks| {
         if declared && !policy.rules.iter().any(|rule| rule.effect != Effect::Deny && rule.actions.contains(&action)) {
             remarks.warning(0, format!("{what}, and no rule allows `{}`", action.word()));
@@ -109,10 +110,26 @@ fn unused(policy: &Policy, remarks: &mut Remarks) {
     }
 }
 
+/// Things whose amounts a budget limits and the policy does not bound: the gate denies them.
+fn unbounded(policy: &Policy, remarks: &mut Remarks) {
+    let limits = |kind| policy.budgets.iter().any(|budget| budget.kind == kind);
+    let silent = |tool: &&Tool| tool.effect == EffectClass::Network && tool.cost.0.of(Kind::EgressBytes) == 0;
+    for tool in policy.tools.values().filter(|_| limits(Kind::EgressBytes)).filter(silent) {
+        let text =
+            "sends bytes that a budget limits and has no `egress_bytes` in [tool.cost]; every call of it is denied";
+        remarks.warning(tool.line, format!("the tool `{}` {text}", tool.name));
+    }
+    for model in policy.models.values().filter(|model| limits(Kind::MicroUsd) && model.price.is_none()) {
+        let text = "has no [model.price] and a budget limits money; every generation by it is denied";
+        remarks.warning(model.line, format!("the model `{}` {text}", model.name));
+    }
+}
+
 /// Budgets that are too small for a single execution.
 fn starved(policy: &Policy, remarks: &mut Remarks) {
     let Some(code) = &policy.code else { return };
-    let worst = code.limits.worst_case();
+    let disk = code.scratch.as_ref().map_or(0, |scratch| scratch.quota.bytes);
+    let worst = code.limits.worst_case().with(Kind::DiskBytes, disk);
     for budget in
         policy.budgets.iter().filter(|budget| budget.at_cap == Effect::Deny && worst.of(budget.kind) > budget.limit)
     {

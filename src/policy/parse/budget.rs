@@ -3,7 +3,7 @@
 use super::super::reader::Fields;
 use super::super::{Budget, Lease, Scope};
 use super::Unique;
-use crate::model::{Effect, KINDS, Kind, Millis, Nature, Window};
+use crate::model::{Effect, KINDS, Kind, Nature, Window};
 
 /// Words of [`Scope`].
 const SCOPES: [(&str, Scope); 6] = [
@@ -74,18 +74,14 @@ fn read_window(fields: &Fields<'_, '_>) -> Option<Window> {
         return fields.word("window", &[("total", Window::Total)]);
     }
     let table = fields.table("window", "`window` in [[budget]]")?;
-    let kinds: [(&str, fn(Millis) -> Window); 3] =
-        [("every", Window::Every), ("rolling", Window::Rolling), ("refill", Window::Refill)];
-    let mut found: Vec<Window> = Vec::new();
-    for (word, window) in kinds {
-        found.extend(table.span(word, PERIODS).map(window));
-    }
-    let given = kinds.iter().filter(|(word, _)| table.has(word)).count();
+    let words = ["every", "rolling", "refill"];
+    let given = words.iter().filter(|word| table.has(word)).count();
+    let [every, rolling, refill] = words.map(|word| table.span(word, PERIODS));
     if given != 1 {
         table.fault(table.line, "`window` is \"total\" or has one of `every`, `rolling` and `refill`".to_owned());
         table.end();
         return None;
     }
     table.end();
-    found.pop()
+    every.map(Window::Every).or(rolling.map(Window::Rolling)).or(refill.map(Window::Refill))
 }

@@ -28,7 +28,7 @@ fn someone() -> Subject {
 }
 
 fn limit(id: &str, tier: Tier, kind: Kind, limit: u64) -> Limit {
-    Limit { id: id.into(), tier, kind, limit, window: Window::Total }
+    Limit { id: id.into(), tier, kind, limit, window: Window::Total, shared: false }
 }
 
 fn usd(amount: u64) -> Amounts {

@@ -44,7 +44,7 @@ fn amounts(values: [u64; 5]) -> Amounts {
 }
 
 fn limit(tier: Tier, kind: Kind, limit: u64) -> Limit {
-    Limit { id: format!("{tier:?}-{kind:?}"), tier, kind, limit, window: Window::Total }
+    Limit { id: format!("{tier:?}-{kind:?}"), tier, kind, limit, window: Window::Total, shared: false }
 }
 
 /// One step of a random history.

@@ -34,7 +34,7 @@ fn windows() -> [Window; 3] {
 }
 
 fn limit(tier: Tier, window: Window, limit: u64) -> Limit {
-    Limit { id: format!("{tier:?} {window}"), tier, kind: Kind::MicroUsd, limit, window }
+    Limit { id: format!("{tier:?} {window}"), tier, kind: Kind::MicroUsd, limit, window, shared: false }
 }
 
 fn watches(limits: &[Limit]) -> Vec<Watch> {

@@ -471,3 +471,25 @@ proptest! {
         let _ = policy.touches_protected(&text);
     }
 }
+
+#[test]
+fn a_shared_budget_has_a_lease_and_only_what_adds_up_is_shared() {
+    let parse = |more: &str| {
+        let head = "[policy]\nid = \"p\"\n\n[[budget]]\nid = \"b\"\nscope = \"org\"\nlimit = 5\n";
+        weir::policy::parse(format!("{head}{more}").as_bytes(), "p.toml")
+    };
+    let lease = |more: &str| parse(more).unwrap().budgets[0].shared;
+    assert_eq!(lease("kind = \"micro_usd\""), None);
+    assert_eq!(lease("kind = \"micro_usd\"\nshared = true"), Some(weir::policy::Lease(0)));
+    assert_eq!(lease("kind = \"jobs\"\nshared = true\nlease = 7"), Some(weir::policy::Lease(7)));
+    let wrong = [
+        ("kind = \"micro_usd\"\nlease = 7", "needs `shared = true`"),
+        ("kind = \"memory_bytes\"\nshared = true", "do not add up"),
+        ("kind = \"calls\"\nshared = true\nwindow = { rolling = \"1h\" }", "not this window"),
+        ("kind = \"calls\"\nshared = true\nwindow = { refill = \"1h\" }", "not this window"),
+    ];
+    for (more, text) in wrong {
+        let faults = parse(more).unwrap_err().to_string();
+        assert!(faults.contains(text), "{more}: {faults}");
+    }
+}

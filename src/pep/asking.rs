@@ -15,6 +15,10 @@ use super::stage::Ruled;
 use crate::audit::{About, Body, Question, Verdict};
 use crate::model::{Amounts, Call, Digest, Millis, Name, Reason, ReasonCode, Subject, Timestamp};
 
+/// Questions that one call may put to a person: one for a rule and one for each of its budgets, and as often again as
+/// answers are over before they can be used.
+const ROUNDS: usize = 32;
+
 /// Questions for whose answer a call of this process waits; no other call may have it.
 #[derive(Debug, Default)]
 pub(super) struct Attended(Mutex<BTreeSet<Name>>);
@@ -129,6 +133,12 @@ impl Gate {
         let said = |code, detail: &str| of(ruled, code, detail);
         if !self.ports.approver.can_ask(call) {
             return Err(nobody(ruled));
+        }
+        if asked.len() >= ROUNDS {
+            let text = format!(
+                "a person was asked {ROUNDS} times about this call, and each answer was over before it could run"
+            );
+            return Err(said(ReasonCode::ApprovalExpired, &text));
         }
         let (question, left) = self.place(call, about, asked)?;
         let why = ruled.decision.reason.to_string();

@@ -100,3 +100,22 @@ fn law_4_an_approval_is_for_one_call_under_one_policy() {
     assert_eq!(ROUNDS.load(Ordering::SeqCst), 2, "the person is asked anew");
     assert_eq!(line.host.count(), 0);
 }
+
+#[test]
+fn law_4_a_call_whose_answers_are_always_over_is_refused_in_the_end() {
+    /// Ten minutes pass whenever somebody looks.
+    struct Hurry(AtomicU64);
+    impl Clock for Hurry {
+        fn now(&self) -> Timestamp {
+            Timestamp(1_700_000_000_000 + 600_000 * self.0.fetch_add(1, Ordering::SeqCst))
+        }
+    }
+    let world = World::default();
+    world.person.yes(1_000);
+    let ports = (Box::new(world.store.clone()), Box::new(Hurry(AtomicU64::new(0))), Box::new(world.person.clone()));
+    let gate = Gate::open(Compiled::new(busy()).unwrap(), ports.0, ports.1, ports.2, key()).unwrap();
+    let line = line(&world);
+    denied(&line.run(&gate, ask_tool("a", "mail", json!({}))), ReasonCode::ApprovalExpired);
+    assert!((2..=32).contains(&world.person.times_asked()), "{} times", world.person.times_asked());
+    assert_eq!(line.host.count(), 0);
+}

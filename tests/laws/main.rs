@@ -15,7 +15,7 @@ mod operator;
 mod replay;
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -23,10 +23,10 @@ use support::policy::{budget, busy, empty, rule, tight, tool, unconstrained};
 use support::{Break, Host, Line, World, call, key, name, program, step, subject, tool as ask_tool};
 use weir::audit::Body;
 use weir::model::{
-    Action, Amounts, Call, Digest, Effect, EffectClass, Kind, Outcome, ReasonCode, Resource, Status, Subject,
+    Action, Amounts, Call, Digest, Effect, EffectClass, Kind, Outcome, ReasonCode, Resource, Status, Subject, Timestamp,
 };
 use weir::pdp::Compiled;
-use weir::pep::port::{Approval, Approver, Executor, Inner, Question};
+use weir::pep::port::{Approval, Approver, Clock, Executor, Inner, Question};
 use weir::pep::{Answer, Durable, Gate, Reserved};
 use weir::policy::{Policy, Scope};
 

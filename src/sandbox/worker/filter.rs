@@ -40,6 +40,8 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_munmap,
     libc::SYS_nanosleep,
     libc::SYS_ppoll,
+    // Its own page map, opened before the lock; without a folder nothing else that is open has a position.
+    libc::SYS_pread64,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_recvfrom,
@@ -72,7 +74,6 @@ const READING: &[c_long] = &[
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_openat2,
-    libc::SYS_pread64,
     libc::SYS_preadv,
     libc::SYS_readlinkat,
     libc::SYS_statx,

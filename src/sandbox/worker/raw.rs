@@ -34,6 +34,9 @@ pub(crate) const PAGE: usize = 4096;
 const SPARE: usize = 4;
 /// The most of an image that is kept in place from one interpreter to the next, bytes.
 const HOT: usize = 4 << 20;
+/// Pages that are nearer to each other are written back together: a page costs less than a call of the kernel, which
+/// interrupts every other thread as well.
+const NEAR: usize = 16 * PAGE;
 
 thread_local! {
     /// The size of the next memory that this thread makes, where it is not the image's.
@@ -196,13 +199,12 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const SHARED: u64 = 1 << 61;
 
-/// The bytes of the pages that are `hot`, of which neighbours and those with one page between them are one span: a page
-/// costs less than a call of the kernel.
+/// The bytes of the pages that are `hot`; those that are near to each other are one span.
 fn spans(hot: impl Iterator<Item = bool>) -> Vec<Span<usize>> {
     let mut spans: Vec<Span<usize>> = Vec::new();
     for at in hot.enumerate().filter(|(_, hot)| *hot).map(|(number, _)| number * PAGE) {
         match spans.last_mut() {
-            Some(last) if at - last.end <= PAGE => last.end = at + PAGE,
+            Some(last) if at - last.end <= NEAR => last.end = at + PAGE,
             _ => spans.push(at..at + PAGE),
         }
     }
@@ -388,32 +390,32 @@ mod tests {
     fn a_memory_comes_back_as_the_image_whatever_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");
-        let image: Vec<u8> = (0..8).flat_map(|page| vec![page + 1; PAGE]).collect();
+        let image: Vec<u8> = (0..64).flat_map(|page| vec![page + 1; PAGE]).collect();
         std::fs::write(&path, &image).unwrap();
         let memories = Memories::open(&path).unwrap();
         let new = |size| {
             NEXT.set(size);
-            Grip(Arc::new(memories.make(0, 64 * PAGE, PAGE).unwrap()))
+            Grip(Arc::new(memories.make(0, 128 * PAGE, PAGE).unwrap()))
         };
         let mut store = Store::new(&Engine::default(), ());
 
         let small = new(None);
-        for page in [1, 3, 6] {
+        for page in [1, 3, 40] {
             assert!(small.write(&mut store, page * PAGE, &[99; PAGE]));
         }
         memories.learn(&small, &File::open("/proc/self/pagemap").unwrap());
-        assert_eq!(memories.hot.get(), Some(&vec![PAGE..4 * PAGE, 6 * PAGE..7 * PAGE]));
+        assert_eq!(memories.hot.get(), Some(&vec![PAGE..4 * PAGE, 40 * PAGE..41 * PAGE]));
         let base = small.0.base();
         drop(small);
 
-        let large = new(Some(16 * PAGE));
+        let large = new(Some(72 * PAGE));
         assert_eq!(large.0.base(), base, "the range was kept");
-        for page in 0..16 {
+        for page in 0..72 {
             assert!(large.write(&mut store, page * PAGE, &[77; PAGE]));
         }
         drop(large);
 
-        let again = new(Some(16 * PAGE));
+        let again = new(Some(72 * PAGE));
         assert_eq!(again.0.base(), base, "the range was kept");
         again.changed(&mut store, |offset, _| panic!("the page at {offset} is not the image's"));
     }

@@ -8,6 +8,7 @@ use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ enum Said {
     Trickle,
     /// Nothing more, for ever.
     Silence,
+    /// Nothing before so many answers of the gate have come: what still lies in a socket when its writer dies is lost.
+    Await(u32),
     /// The end of its process.
     End,
 }
@@ -71,6 +74,7 @@ impl Said {
             _ if text == "trickle" => Self::Trickle,
             _ if text == "silence" => Self::Silence,
             _ if text == "end" => Self::End,
+            Some(("await", count)) => Self::Await(count.parse().unwrap()),
             Some(("raw", bytes)) => Self::Raw(hex::decode(bytes).unwrap()),
             Some(("flood", rest)) => {
                 let (count, rest) = rest.split_once(' ').unwrap();
@@ -80,7 +84,7 @@ impl Said {
         }
     }
 
-    fn say(&self, lane: &mut UnixStream) -> io::Result<()> {
+    fn say(&self, lane: &mut UnixStream, answers: &Receiver<()>) -> io::Result<()> {
         match self {
             Self::Frame(report) => wire::send(lane, report),
             Self::Flood(count, report) => (0..*count).try_for_each(|_| wire::send(lane, report)),
@@ -95,6 +99,9 @@ impl Said {
             Self::Silence => loop {
                 thread::park();
             },
+            Self::Await(count) => {
+                (0..*count).try_for_each(|_| answers.recv()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
             Self::End => std::process::exit(3),
         }
     }
@@ -125,8 +132,14 @@ fn serve(mut lane: UnixStream, says: &[Said]) {
     while let Ok(order) = wire::receive::<Order>(&mut heard) {
         if matches!(order, Order::Run { .. }) {
             let mut drain = heard.try_clone().unwrap();
-            let reader = thread::spawn(move || while drain.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {});
-            let _ = says.iter().try_for_each(|said| said.say(&mut lane));
+            let (heard, answers) = mpsc::channel();
+            let reader = thread::spawn(move || {
+                while wire::receive::<Order>(&mut drain).is_ok() {
+                    let _ = heard.send(());
+                }
+                while drain.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {}
+            });
+            let _ = says.iter().try_for_each(|said| said.say(&mut lane, &answers));
             let _ = reader.join();
             return;
         }

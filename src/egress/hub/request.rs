@@ -328,3 +328,112 @@ fn at_file(repo: Repo, at: &str, path: &[&str]) -> Result<Ask, Miss> {
     let path = path.join("/");
     if is_file(&path) { Ok(Ask::File(repo, at, path)) } else { Err(refused("this is no file's path").into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn ask(line: &str) -> Result<Ask, Refused> {
+        let (method, address) = line.split_once(' ').unwrap();
+        let (path, query) = address.split_once('?').map_or((address, None), |(path, query)| (path, Some(query)));
+        read(&method.parse().unwrap(), path, query)
+    }
+
+    fn model(id: &str) -> Repo {
+        Repo::parse(RepoKind::Model, id).unwrap()
+    }
+
+    fn at(text: &str) -> Revision {
+        Revision::parse(text).unwrap()
+    }
+
+    #[test]
+    fn every_way_to_write_a_request_has_one_reading() {
+        let config = || "config.json".to_owned();
+        let data = || Repo::parse(RepoKind::Dataset, "squad").unwrap();
+        let space = || "team".to_owned();
+        let cases = [
+            ("GET /api/whoami-v2", Ask::Whoami),
+            ("GET /api/models/gpt2", Ask::Info(model("gpt2"), None)),
+            ("GET /api/models/team/name?blobs=true", Ask::Info(model("team/name"), None)),
+            ("GET /api/models/gpt2/revision/refs%2Fpr%2F1", Ask::Info(model("gpt2"), Some(at("refs/pr/1")))),
+            ("GET /api/models/t/n/tree/main?recursive=True", Ask::Tree(model("t/n"), at("main"), None, true)),
+            ("GET /api/models/gpt2/tree/v1/a%2Fb", Ask::Tree(model("gpt2"), at("v1"), Some("a/b".into()), false)),
+            ("GET /api/datasets/squad/refs", Ask::Refs(data())),
+            ("POST /api/models/t/n/paths-info/main", Ask::PathsInfo(model("t/n"), at("main"))),
+            ("HEAD /gpt2/resolve/main/config.json", Ask::File(model("gpt2"), at("main"), config())),
+            ("GET /t/n/resolve/main/config.json?download=true", Ask::File(model("t/n"), at("main"), config())),
+            ("GET /datasets/squad/resolve/v1/a/b%20c", Ask::File(data(), at("v1"), "a/b c".into())),
+            ("GET /t/%6E/resolve/main/config%2Ejson", Ask::File(model("t/n"), at("main"), config())),
+            ("POST /api/models/t/n/preupload/main", Ask::Preupload(model("t/n"), at("main"))),
+            ("POST /api/models/t/n/commit/main?create_pr=1", Ask::Commit(model("t/n"), at("main"), true)),
+            ("POST /datasets/squad.git/info/lfs/objects/batch", Ask::LfsBatch(data())),
+            ("POST /t/n.git/info/lfs/objects/batch", Ask::LfsBatch(model("t/n"))),
+            ("POST /api/repos/create", Ask::Create),
+            ("GET /api/jobs/hardware", Ask::Hardware),
+            ("POST /api/jobs/team", Ask::Launch(space())),
+            ("GET /api/jobs/team?stage=RUNNING", Ask::Jobs(space())),
+            ("GET /api/jobs/team/1a", Ask::Job(space(), "1a".into())),
+            ("GET /api/jobs/team/1a/logs?tail=7", Ask::Logs(space(), "1a".into(), Some(7))),
+            ("GET /api/jobs/team/1a/metrics", Ask::Metrics(space(), "1a".into())),
+            ("POST /api/jobs/team/1a/cancel", Ask::Cancel(space(), "1a".into())),
+            ("PUT /weir/lfs/abc", Ask::Ticket("abc".into())),
+        ];
+        for (line, wanted) in cases {
+            assert_eq!(ask(line), Ok(wanted), "{line}");
+        }
+        let cached = format!("GET /api/resolve-cache/models/gpt2/{AT}/a/b");
+        assert_eq!(ask(&cached), Ok(Ask::File(model("gpt2"), at(AT), "a/b".into())));
+        let cached = format!("GET /api/resolve-cache/datasets/t/n/{AT}/a");
+        let set = Repo::parse(RepoKind::Dataset, "t/n").unwrap();
+        assert_eq!(ask(&cached), Ok(Ask::File(set, at(AT), "a".into())));
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for line in [
+            "GET //api/whoami-v2", "GET /api//models/gpt2", "GET /api/./models/gpt2", "GET /api/models/../jobs/hardware",
+            "GET /api/models/%2e%2e/x", "GET /api/models/team%2Fname", "GET /api/models/gpt2/", "GET /api/models/a%252Fb",
+            "GET /gpt2/resolve/main/..%2F..%2Fetc", "GET /gpt2/resolve/main/%00", "GET /gpt2/resolve/main/a%5Cb",
+            "GET /gpt2/resolve/main/a%", "GET /gpt2/resolve/main/a%zz", "GET /gpt2/resolve/main/%ff", "GET /gpt2\t",
+            "GET /gpt2/resolve/main/a%3Fb", "GET /gpt2/resolve//config.json", "GET /tree/resolve/main/x", "GET ",
+            "GET /api/models/revision/tree/main", "GET /API/models/gpt2", "GET /api/Models/gpt2", "GET /gpt2/Resolve/main/x",
+            "GET /gpt2/resolve/%20/x", "POST /t/n/info/lfs/objects/batch", "GET /t/n.git/info/refs",
+        ] {
+            assert!(ask(line).is_err(), "{line}");
+        }
+        assert!(ask(&format!("GET /gpt2/resolve/main/{}", "x".repeat(5000))).is_err());
+        assert!(ask(&format!("GET /api/models/gpt2?{}", "a&".repeat(100))).is_err());
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_is_refused_with_its_reason() {
+        for (line, word) in [
+            ("POST /api/scheduled-jobs/team", "scheduled"),
+            ("PUT /api/jobs/team/1/labels", "labels"),
+            ("POST /api/jobs/team/1/duplicate", "copy"),
+            ("POST /api/jobs/team/1/expose", "port"),
+            ("DELETE /api/jobs/team/1", "cancelled"),
+            ("POST /api/spaces/t/n/hardware", "machine"),
+            ("POST /api/spaces/t/n/secrets", "secrets"),
+            ("DELETE /api/repos/delete", "deleted"),
+            ("PUT /api/models/t/n/settings", "settings"),
+            ("POST /api/models/t/n/discussions/1/merge", "discussions"),
+            ("DELETE /api/models/t/n/branch/main", "branches"),
+            ("POST /api/settings/webhooks", "webhooks"),
+            ("GET /api/models/t/n/xet-write-token/main", "Xet"),
+            ("POST /api/buckets/t/n/batch", "buckets"),
+            ("GET /api/models?search=x", "searching"),
+            ("GET /t/n/blob/main/x", "list"),
+            ("DELETE /gpt2/resolve/main/x", "list"),
+            ("POST /api/models/t/n/commit/main?hot_reload=1", "hot_reload"),
+            ("POST /api/models/t/n/commit/main?create_pr=1&create_pr=0", "more than once"),
+            ("POST /api/jobs/team?x=1", "query"),
+        ] {
+            let refused = ask(line).expect_err(line);
+            assert!(refused.what.contains(word), "{line}: {}", refused.what);
+        }
+    }
+}

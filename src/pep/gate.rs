@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::asking::Attended;
+use super::lasting::Watched;
 use super::operate::shut;
 use super::port::{Approver, Clock, Journal, JournalFault, Moment, Ticket};
 use super::pots::{Pots, Shared};
@@ -70,6 +71,7 @@ pub struct Gate {
     /// How often an account was revoked: whoever runs looks again only when it has changed.
     pub(super) revocations: AtomicU64,
     pub(super) pots: Pots,
+    pub(super) watched: Watched,
 }
 
 /// The critical section.
@@ -96,8 +98,8 @@ impl Gate {
         let revoked = state.ledger.bars().filter(|(_, bar)| bar.revoked).count() as u64;
         let (refusals, revocations) = (AtomicU64::new(0), AtomicU64::new(revoked));
         let attended = Attended::default();
-        let gate =
-            Self { state: Mutex::new(state), force, ports, attended, refusals, revocations, pots: Pots::default() };
+        let (state, pots, watched) = (Mutex::new(state), Pots::default(), Watched::default());
+        let gate = Self { state, force, ports, attended, refusals, revocations, pots, watched };
         gate.begin()?;
         Ok(gate)
     }
@@ -319,9 +321,10 @@ impl Gate {
         Some(self.write(locked, at, Body::Policy { id, digest, before, windows }).1)
     }
 
-    /// Ends every reservation that has no outcome: paid kinds count as spent.
+    /// Ends every reservation that has no outcome, except of what goes on elsewhere: paid kinds count as spent.
     fn expire_open(&self, locked: &mut Locked<'_>) -> Vec<Ticket> {
-        let open: Vec<_> = locked.state.open.values().cloned().collect();
+        let ended = |call: &&Call| !call.action.outlives();
+        let open: Vec<_> = locked.state.open.values().filter(ended).cloned().collect();
         let mut tickets = Vec::new();
         for call in open {
             let at = self.now(locked);

@@ -42,8 +42,8 @@ pub enum Ask {
     Hardware,
     /// A job, in a namespace.
     Launch(String),
-    /// The jobs of a namespace.
-    Jobs(String),
+    /// The jobs of a namespace; only those at one of the stages, where any is named.
+    Jobs(String, Vec<String>),
     /// One job.
     Job(String, String),
     /// What a job prints: the last lines only, where a number is given.
@@ -142,17 +142,20 @@ fn digit(byte: u8) -> Option<u8> {
 /// The names and values of a query, decoded once; a name that is there twice keeps both.
 fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refused> {
     let refused = || Refused::new("the address has a query that cannot be read", "send it without one");
-    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(Vec::new()) };
-    let mut pairs = Vec::new();
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = value_of(name).ok_or_else(refused)?;
-        pairs.push((name, value_of(value).ok_or_else(refused)?));
-        if pairs.len() > 64 {
-            return Err(refused());
-        }
+    form(query.unwrap_or_default(), 64).ok_or_else(refused)
+}
+
+/// The names and values of a form or a query, at most `most` of them; `None` when it cannot be read.
+pub(super) fn form(text: &str, most: usize) -> Option<Vec<(String, String)>> {
+    if text.is_empty() {
+        return Some(Vec::new());
     }
-    Ok(pairs)
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((value_of(name)?, value_of(value)?))
+    };
+    let pairs: Option<Vec<_>> = text.split('&').take(most.saturating_add(1)).map(pair).collect();
+    pairs.filter(|pairs| pairs.len() <= most)
 }
 
 fn value_of(text: &str) -> Option<String> {
@@ -286,7 +289,10 @@ fn job(method: &Method, parts: &[&str], pairs: &Pairs) -> Result<Ask, Miss> {
     };
     match (method.as_str(), rest) {
         ("POST", []) => only(pairs, &[]).map(|()| Ask::Launch(space)),
-        ("GET", []) => Ok(Ask::Jobs(space)),
+        ("GET", []) => {
+            let stages = pairs.iter().filter(|(name, _)| name == "stage").map(|(_, stage)| stage.clone()).collect();
+            Ok(Ask::Jobs(space, stages))
+        }
         ("GET", [job]) => Ok(Ask::Job(space, id(job)?)),
         ("GET", [job, "logs"]) => {
             let tail = one(pairs, "tail")?.map(str::parse).transpose();
@@ -374,7 +380,7 @@ mod tests {
             ("POST /api/repos/create", Ask::Create),
             ("GET /api/jobs/hardware", Ask::Hardware),
             ("POST /api/jobs/team", Ask::Launch(space())),
-            ("GET /api/jobs/team?stage=RUNNING", Ask::Jobs(space())),
+            ("GET /api/jobs/team?stage=RUNNING", Ask::Jobs(space(), vec!["RUNNING".into()])),
             ("GET /api/jobs/team/1a", Ask::Job(space(), "1a".into())),
             ("GET /api/jobs/team/1a/logs?tail=7", Ask::Logs(space(), "1a".into(), Some(7))),
             ("GET /api/jobs/team/1a/metrics", Ask::Metrics(space(), "1a".into())),

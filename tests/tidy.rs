@@ -25,7 +25,10 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("egress", &["model", "policy", "pep"]),
     (
         "cli",
-        &["model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "shared", "surface", "egress"],
+        &[
+            "model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "shared",
+            "surface", "egress",
+        ],
     ),
 ];
 

@@ -11,8 +11,17 @@ use hyper::{StatusCode, Uri};
 use super::error::Refusal;
 use crate::model::Secret;
 
+/// Bytes of a request's head.
+pub(super) const HEAD: usize = 32 << 10;
+
 /// Refuses a request that does not come from a client of this machine with the agent's token.
 pub(super) fn check(headers: &HeaderMap, uri: &Uri, token: &Secret) -> Result<(), Refusal> {
+    // The listener's own bound is one on what it buffers, which a head that arrives at once may pass.
+    let pairs = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if uri.path().len() + uri.query().map_or(0, str::len) + pairs.sum::<usize>() > HEAD {
+        let text = format!("a request's head has at most {HEAD} bytes");
+        return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+    }
     let forbidden = |text: &str| Err(Refusal::new(StatusCode::FORBIDDEN, text));
     let named = single(headers, HOST.as_str())?.is_some_and(is_loopback);
     if !named || uri.authority().is_some_and(|authority| !is_loopback(authority.as_str())) {
@@ -27,10 +36,8 @@ pub(super) fn check(headers: &HeaderMap, uri: &Uri, token: &Secret) -> Result<()
     });
     let key = single(headers, "x-api-key")?;
     // Both are always compared, so that time does not tell which one was nearly right.
-    let (by_bearer, by_key) = (
-        token.matches(bearer.unwrap_or_default().as_bytes()),
-        token.matches(key.unwrap_or_default().as_bytes()),
-    );
+    let (by_bearer, by_key) =
+        (token.matches(bearer.unwrap_or_default().as_bytes()), token.matches(key.unwrap_or_default().as_bytes()));
     if by_bearer || by_key {
         return Ok(());
     }
@@ -114,7 +121,8 @@ mod tests {
     fn a_rebound_host_is_refused() {
         let token = Secret::new("agent-token-0123").unwrap();
         let check = |host: Option<&'static str>, uri: &'static str| {
-            let mut headers = HeaderMap::from_iter([("x-api-key".parse().unwrap(), "agent-token-0123".parse().unwrap())]);
+            let mut headers =
+                HeaderMap::from_iter([("x-api-key".parse().unwrap(), "agent-token-0123".parse().unwrap())]);
             headers.extend(host.map(|host| (HOST, host.parse().unwrap())));
             check(&headers, &Uri::from_static(uri), &token).is_ok()
         };

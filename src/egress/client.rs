@@ -68,9 +68,7 @@ impl Client {
                     .map_err(|error| no_roots(error.to_string()))?;
                 builder.with_tls_config(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
             }
-            None => builder
-                .with_provider_and_native_roots(provider)
-                .map_err(|error| no_roots(error.to_string()))?,
+            None => builder.with_provider_and_native_roots(provider).map_err(|error| no_roots(error.to_string()))?,
         };
         let plain = upstream.url.scheme_str() == Some("http");
         let connector = if plain {

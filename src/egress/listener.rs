@@ -13,12 +13,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
+use super::auth::HEAD;
 use super::body::Body;
 use super::door::Door;
 use super::error::{EgressFault, io_fault};
 
-/// Bytes of a request's head.
-const HEAD: usize = 32 << 10;
 /// Headers of a request.
 const HEADERS: usize = 64;
 

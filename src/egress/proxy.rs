@@ -12,10 +12,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::client::{Client, Patience};
+use super::closed::Closed;
 use super::door::{Door, Protocol};
 use super::error::{EgressFault, io_fault};
 use super::held::{Open, fresh};
-use super::closed::Closed;
 use super::listener::{self, Served};
 use super::llm::Llm;
 use super::session::{Sessions, Who};
@@ -121,8 +121,7 @@ impl Proxy {
         let own = fresh().ok_or_else(|| io_fault("draw a session's name")(std::io::ErrorKind::Unsupported.into()))?;
         let sessions = Arc::new(Sessions::new(Who { org, project, agent }, own));
         let (open, (cutter, cut)) = (Open::new(), watch::channel(false));
-        let patience =
-            Patience { connect: bounds.connect_within, head: bounds.head_within, idle: bounds.idle_within };
+        let patience = Patience { connect: bounds.connect_within, head: bounds.head_within, idle: bounds.idle_within };
         let mut doors = Vec::new();
         for (upstream, listener, _) in self.bound {
             let (client, protocol) = (Client::new(&upstream, patience)?, protocol(&upstream));
@@ -184,7 +183,9 @@ impl Running {
 
     fn end(&mut self) {
         self.stop.send_replace(true);
-        if let Some(thread) = self.thread.take() && thread.join().is_err() {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
             tracing::error!("the proxies' thread failed; what was open ends as unknown at the next start");
         }
     }

@@ -79,10 +79,8 @@ impl Source {
         name: &'static str,
         mut each: impl FnMut(&Table<'_, '_>) -> Option<T>,
     ) -> Result<Vec<T>, Faults> {
-        let whole = |text: &str| Faults {
-            file: file.to_owned(),
-            lines: vec![FaultLine { line: 0, text: text.to_owned() }],
-        };
+        let whole =
+            |text: &str| Faults { file: file.to_owned(), lines: vec![FaultLine { line: 0, text: text.to_owned() }] };
         if bytes.len() > Limits::POLICY_BYTES {
             return Err(whole(&format!("{} bytes are over the limit of {}", bytes.len(), Limits::POLICY_BYTES)));
         }

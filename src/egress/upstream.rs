@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::auth::is_loopback;
-use super::source::{At, Faults, FaultLine, Source, Table};
+use super::source::{At, FaultLine, Faults, Source, Table};
 use crate::model::Name;
 
 /// Bytes of a key or of a file of certificates.
@@ -119,9 +119,9 @@ pub fn upstreams(path: &Path) -> Result<Vec<Upstream>, Faults> {
 }
 
 fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
-    let name = table.need("name").and_then(|At { value, line }| {
-        Name::new(value).map_err(|fault| table.fault(line, fault.to_string())).ok()
-    });
+    let name = table
+        .need("name")
+        .and_then(|At { value, line }| Name::new(value).map_err(|fault| table.fault(line, fault.to_string())).ok());
     let kind = table.need("kind").and_then(|At { value, line }| kind_of(table, &value, line));
     let url = table.need("url").and_then(|At { value, line }| {
         address(&value).map_err(|text| table.fault(line, format!("`url`: {text}"))).ok()
@@ -142,7 +142,8 @@ fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
     let (mut bytes_per_token, mut extra_fields) = (1, BTreeSet::new());
     if kind.is_none_or(Kind::is_model) {
         bytes_per_token = table.whole("bytes_per_token", 1..=8).unwrap_or(1);
-        extra_fields = table.texts("extra_fields").map(|At { value, .. }| value.into_iter().collect()).unwrap_or_default();
+        extra_fields =
+            table.texts("extra_fields").map(|At { value, .. }| value.into_iter().collect()).unwrap_or_default();
     }
     let (name, kind, url, listen, key) = (name?, kind?, url?, listen?, key?);
     sound.then_some(Upstream { name, kind, url, listen, key, roots, bytes_per_token, extra_fields })
@@ -162,7 +163,8 @@ fn address(text: &str) -> Result<Uri, String> {
     if text.contains(['?', '#', '@', '\\']) {
         return Err("an address has no user, no query and no fragment".into());
     }
-    let uri: Uri = text.trim_end_matches('/').parse().map_err(|_| "not an address such as https://host/path".to_owned())?;
+    let uri: Uri =
+        text.trim_end_matches('/').parse().map_err(|_| "not an address such as https://host/path".to_owned())?;
     let host = uri.authority().map(hyper::http::uri::Authority::as_str).filter(|host| !host.is_empty());
     match (uri.scheme_str(), host) {
         (Some("https"), Some(_)) => Ok(uri),
@@ -189,7 +191,8 @@ fn key(path: &Path) -> Result<Key, String> {
         return Err("others can read or change the file; `chmod 600` it".into());
     }
     let text = String::from_utf8(bytes).map_err(|_| "not text".to_owned())?;
-    Key::new(text.trim_end_matches(['\n', '\r'])).ok_or_else(|| "a key is one line of 8 to 4096 visible characters".into())
+    Key::new(text.trim_end_matches(['\n', '\r']))
+        .ok_or_else(|| "a key is one line of 8 to 4096 visible characters".into())
 }
 
 fn mode(path: &Path) -> Option<u32> {

@@ -86,7 +86,8 @@ mod tests {
         for good in ["/v1/models", "/models", "/v1/models/claude-opus-4-8", "/models/gpt-4.1"] {
             assert!(lists_models(good), "{good}");
         }
-        for bad in ["/v1/models/../files", "/v1/models/a/b", "/v1/modelsx", "/v1", "/v1/models/%2e%2e", "/v1/models/.."] {
+        for bad in ["/v1/models/../files", "/v1/models/a/b", "/v1/modelsx", "/v1", "/v1/models/%2e%2e", "/v1/models/.."]
+        {
             assert!(!lists_models(bad), "{bad}");
         }
     }

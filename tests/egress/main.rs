@@ -1,0 +1,5 @@
+//! The reverse proxies over real sockets: a plain client, a real gate, scripted upstreams on loopback.
+
+mod door;
+mod fake;
+mod rig;

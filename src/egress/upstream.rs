@@ -57,6 +57,11 @@ impl Key {
         (plain && (8..=KEY_BYTES).contains(&text.len())).then(|| Self(text.to_owned()))
     }
 
+    /// The key itself, for the one message that has to hold it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// The key after `prefix`, as a header that no log shows.
     pub(crate) fn header(&self, prefix: &str) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("{prefix}{}", self.0)).ok()?;
@@ -84,7 +89,14 @@ pub struct Upstream {
     pub bytes_per_token: u64,
     /// Top-level fields of a request that pass although the gate does not know them.
     pub extra_fields: BTreeSet<String>,
+    /// Of the Hub: the token that jobs get in place of the agent's; without one no job gets a secret.
+    pub job_token: Option<Key>,
+    /// Of the Hub: hosts that hold files besides the Hub itself, each a name or, after a dot, the end of one.
+    pub blob_hosts: BTreeSet<String>,
 }
+
+/// Where the Hub's files lie when the configuration does not say.
+const BLOB_HOSTS: [&str; 2] = [".hf.co", ".huggingface.co"];
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -145,8 +157,20 @@ fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
         extra_fields =
             table.texts("extra_fields").map(|At { value, .. }| value.into_iter().collect()).unwrap_or_default();
     }
+    let (mut job_token, mut blob_hosts) = (None, BTreeSet::new());
+    if kind.is_none_or(|kind| kind == Kind::Hub) {
+        job_token = table.text("job_token_file").and_then(|At { value, line }| {
+            let read = self::key(&folder.join(value)).map_err(|text| table.fault(line, format!("`job_token_file`: {text}")));
+            sound &= read.is_ok();
+            read.ok()
+        });
+        let usual = || BLOB_HOSTS.iter().map(|&host| host.to_owned()).collect();
+        let listed = |At { value, .. }: At<Vec<String>>| value.iter().map(|host| host.to_ascii_lowercase()).collect();
+        blob_hosts = table.texts("blob_hosts").map_or_else(usual, listed);
+    }
     let (name, kind, url, listen, key) = (name?, kind?, url?, listen?, key?);
-    sound.then_some(Upstream { name, kind, url, listen, key, roots, bytes_per_token, extra_fields })
+    let own = Upstream { name, kind, url, listen, key, roots, bytes_per_token, extra_fields, job_token, blob_hosts };
+    sound.then_some(own)
 }
 
 fn kind_of(table: &Table<'_, '_>, word: &str, line: usize) -> Option<Kind> {

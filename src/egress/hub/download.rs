@@ -184,8 +184,8 @@ impl Rest {
                 Ok(None) if self.check.left() > 0 => break "it ended early".to_owned(),
                 Ok(None) => {
                     if self.check.holds() {
-                        drop(self.outlet.send(self.last).await);
-                        return admitted.end(Status::Done).await;
+                        let sent = self.outlet.send(self.last).await;
+                        return admitted.end(if sent.is_ok() { Status::Done } else { Status::Failed }).await;
                     }
                     self.outlet.cut().await;
                     return wrong(admitted, path, "its bytes are not those that its digest promises").await;

@@ -42,6 +42,8 @@ pub(super) struct Watch {
     parts: u64,
     posted: Amounts,
     begun: Instant,
+    /// True for a launch of an earlier life: when it began is not known.
+    resumed: bool,
     running_since: Option<Instant>,
     cancel: Cancel,
     misses: u32,
@@ -73,6 +75,7 @@ impl Watch {
             parts: 0,
             posted: Amounts::ZERO,
             begun: Instant::now(),
+            resumed: timeout_s.is_none(),
             running_since: None,
             cancel: Cancel::default(),
             misses: 0,
@@ -169,13 +172,13 @@ impl Watch {
             }
             self.look(state, door).await;
             self.post(door).await;
-            if self.misses >= MISSES {
+            if self.misses >= MISSES && !self.bound() {
                 let what = "the Hub does not know the job any more; what it held counts as spent until it is reconciled";
                 tracing::error!(call = %self.call.id, "{what}");
                 let outcome = Outcome { error: Some(error("Lost", what)), ..Outcome::of(Status::Unknown) };
                 return self.complete(door, outcome).await;
             }
-            if !self.found.is_empty() && self.found.iter().all(|job| job.stage.is_end()) {
+            if !self.found.is_empty() && self.found.iter().all(|job| job.stage.is_end() && job.timed) {
                 return self.settle(door).await;
             }
             self.cancel.why = self.cancel.why.or_else(|| self.reason(is_revoked(door, &self.call)));
@@ -224,6 +227,20 @@ impl Watch {
         if running && self.running_since.is_none() {
             self.running_since = Some(Instant::now());
         }
+    }
+
+    /// Takes, of jobs that have ended and of which the Hub does not say how long they ran, the time since their launch: they
+    /// cannot have run longer. False where that is not known, or where a job has not ended.
+    fn bound(&mut self) -> bool {
+        let ended = !self.found.is_empty() && self.found.iter().all(|job| job.stage.is_end());
+        if !ended || self.resumed {
+            return false;
+        }
+        let since = self.begun.elapsed().as_secs().saturating_add(1);
+        for job in self.found.iter_mut().filter(|job| !job.timed) {
+            (job.running_s, job.timed) = (since.max(job.running_s), true);
+        }
+        true
     }
 
     /// Posts what the jobs have cost since the last time, whenever a minute has begun.
@@ -306,10 +323,6 @@ impl Watch {
         use super::book::Stage;
         let used = cost(&self.found, self.rate);
         let failed = self.found.iter().any(|job| job.stage == Stage::Failed);
-        if self.found.iter().any(|job| !job.timed) {
-            // It has ended, and the Hub does not say how long it ran; it is asked a few times more.
-            return;
-        }
         let outcome = match self.cancel.why {
             Some(why) => Outcome {
                 error: Some(error("Cancelled", why)),

@@ -2,7 +2,7 @@
 //! lie, break off and fail where it is told. Files lie on another host than the Hub, as they do in the real one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -17,7 +17,6 @@ pub struct Asked {
     /// Path and query.
     pub path: String,
     pub token: Option<String>,
-    pub host: String,
     pub body: Vec<u8>,
 }
 
@@ -197,7 +196,10 @@ impl Fake {
             ("POST", ["api", _, _, _, "preupload", _]) => Some(preupload(&asked.body)),
             ("POST", ["api", _, team, name, "commit", _]) => {
                 let url = format!("https://huggingface.co/{team}/{name}/commit/{COMMIT}");
-                Some(json_of(200, &json!({"commitUrl": url, "commitOid": COMMIT, "hookOutput": "", "user": "the owner"})))
+                Some(json_of(
+                    200,
+                    &json!({"commitUrl": url, "commitOid": COMMIT, "hookOutput": "", "user": "the owner"}),
+                ))
             }
             ("POST", ["api", "repos", "create"]) => {
                 let body: Value = serde_json::from_slice(&asked.body).unwrap();
@@ -279,7 +281,8 @@ fn blob_of(world: &World, digest: &str) -> Answer {
 fn tree(world: &World, repo: &str) -> Answer {
     let Some(repo) = world.repos.get(repo) else { return json_of(404, &json!({})) };
     let row = |(path, file): (&String, &File)| {
-        let mut row = json!({"type": "file", "path": path, "size": file.bytes.len(), "oid": blob(&file.bytes), "xetHash": "x"});
+        let mut row =
+            json!({"type": "file", "path": path, "size": file.bytes.len(), "oid": blob(&file.bytes), "xetHash": "x"});
         if file.large {
             row["lfs"] = json!({"oid": sha256(&file.bytes), "size": file.bytes.len(), "pointerSize": 130});
         }
@@ -378,6 +381,5 @@ fn read(reader: &mut impl BufRead) -> Option<Asked> {
         }
     }
     let token = headers.get("authorization").map(|value| value.trim_start_matches("Bearer ").to_owned());
-    let host = headers.get("host").cloned().unwrap_or_default();
-    Some(Asked { method, path, token, host, body })
+    Some(Asked { method, path, token, body })
 }

@@ -22,7 +22,11 @@ fn a_job_is_held_followed_and_settled_by_the_minute() {
     let fake = Fake::start();
     let rig = Rig::new(&fake);
     let reply = rig.post("/api/jobs/team", &job());
-    assert!(reply.status == 200 && !reply.text().contains("ssh") && !reply.text().contains("the owner"), "{}", reply.text());
+    assert!(
+        reply.status == 200 && !reply.text().contains("ssh") && !reply.text().contains("the owner"),
+        "{}",
+        reply.text()
+    );
     assert_eq!((rig.pending(Kind::MicroUsd), rig.pending(Kind::GpuMs)), (HELD, 600_000));
     let sent: Value = serde_json::from_slice(&fake.world().asked.last().unwrap().body).unwrap();
     assert_eq!((&sent["timeoutSeconds"], &sent["labels"]["name"]), (&json!(600), &json!("run-1")));
@@ -199,9 +203,14 @@ fn an_agent_sees_and_stops_its_own_jobs_only() {
     other["id"] = json!("others");
     fake.world().jobs.push(other);
     fake.run_all(5);
-    for (method, path) in [("GET", "others"), ("POST", "others/cancel"), ("GET", "others/logs"), ("GET", "others/metrics")] {
+    for (method, path) in
+        [("GET", "others"), ("POST", "others/cancel"), ("GET", "others/logs"), ("GET", "others/metrics")]
+    {
         let reply = rig.ask(method, &format!("/api/jobs/team/{path}"), &[], b"");
-        assert!(reply.status == 403 && reply.headers["x-error-message"].contains("not launched through"), "{path}: {reply:?}");
+        assert!(
+            reply.status == 403 && reply.headers["x-error-message"].contains("not launched through"),
+            "{path}: {reply:?}"
+        );
     }
     let listed = rig.get("/api/jobs/team").json();
     assert_eq!(listed.as_array().unwrap().len(), 1);

@@ -33,7 +33,11 @@ fn a_pinned_file_arrives_whole_with_what_its_client_reads() {
         assert_eq!(head.headers["x-linked-size"], "300000");
         let large = rig.get(&format!("/team/base/resolve/{at}/w/model.safetensors"));
         assert!(large.status == 200 && large.whole && large.body == vec![7; WEIGHTS]);
-        assert!(![small, head, large].iter().any(|reply| reply.headers.keys().any(|key| key.contains("xet") || key == "link")));
+        assert!(
+            ![small, head, large]
+                .iter()
+                .any(|reply| reply.headers.keys().any(|key| key.contains("xet") || key == "link"))
+        );
     }
     let world = fake.world();
     assert!(world.asked.iter().all(|asked| asked.token.as_deref() != Some(TOKEN)), "the agent's token went out");
@@ -113,7 +117,8 @@ fn questions_about_a_pinned_repository_are_answered_from_its_list_of_files() {
     let tree = rig.get("/api/models/team/base/tree/main?recursive=True&expand=False");
     assert!(!tree.text().contains("xet") && tree.text().contains("w/model.safetensors"));
     let form = [("content-type", "application/x-www-form-urlencoded")];
-    let paths = rig.ask("POST", "/api/models/team/base/paths-info/main", &form, b"paths=config.json&paths=none&expand=False");
+    let paths =
+        rig.ask("POST", "/api/models/team/base/paths-info/main", &form, b"paths=config.json&paths=none&expand=False");
     assert_eq!(paths.json().as_array().unwrap().len(), 1);
     assert_eq!(rig.get("/api/models/team/base/refs").json()["branches"][0]["targetCommit"], COMMIT);
     let missing = rig.get(&format!("/team/base/resolve/{COMMIT}/none.json"));
@@ -146,7 +151,10 @@ fn the_gate_answers_who_the_agent_is_and_nothing_of_the_owner() {
     let rig = Rig::new(&fake);
     let who = rig.get("/api/whoami-v2");
     assert_eq!((who.status, &who.json()["name"]), (200, &json!("team")));
-    assert_eq!(rig.raw("GET", "/api/whoami-v2", &[("authorization", "Bearer hf_own_token_of_somebody")], b"").status, 401);
+    assert_eq!(
+        rig.raw("GET", "/api/whoami-v2", &[("authorization", "Bearer hf_own_token_of_somebody")], b"").status,
+        401
+    );
     assert_eq!(rig.post("/api/validate-yaml", &json!({"content": "secret"})).status, 200);
     assert_eq!(fake.world().asked.len(), 0);
 }

@@ -113,7 +113,8 @@ impl Rig {
     pub fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", self.address, body.len());
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", self.address, body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -135,12 +136,12 @@ impl Rig {
 
     fn account(&self, kind: Kind) -> (u64, u64) {
         let balances = self.gate.balances();
-        let own = balances.iter().find(|balance| balance.account.to_string() == "acme//coder");
+        let own = balances.iter().find(|balance| balance.account.to_string() == "acme/coder");
         own.map_or((0, 0), |balance| (balance.posted.of(kind), balance.pending.of(kind)))
     }
 
     pub fn account_id(&self) -> AccountId {
-        AccountId::parse("acme//coder").unwrap()
+        AccountId::parse("acme/coder").unwrap()
     }
 
     /// Waits until `holds`, at most 30 seconds.

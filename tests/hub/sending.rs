@@ -22,7 +22,8 @@ const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
 fn a_granted_repository_takes_a_commit_and_its_bytes_are_counted() {
     let fake = Fake::start();
     let rig = Rig::new(&fake);
-    let files = json!({"files": [{"path": "a.json", "sample": "e30=", "size": 2}, {"path": "w", "sample": "", "size": 5000}]});
+    let files =
+        json!({"files": [{"path": "a.json", "sample": "e30=", "size": 2}, {"path": "w", "sample": "", "size": 5000}]});
     let modes = rig.post("/api/models/team/out/preupload/main", &files).json();
     let mode = |at: usize| modes["files"][at]["uploadMode"].as_str().unwrap().to_owned();
     assert_eq!((mode(0), mode(1)), ("regular".into(), "lfs".into()), "Xet would pass by the gate");
@@ -48,10 +49,19 @@ fn nothing_else_is_changed() {
     refused(&rig.ask("POST", "/api/datasets/team/out/commit/main", &NDJSON, &commit(&[small()])), "changed");
     let deletion = json!({"key": "deletedFile", "value": {"path": "a.json"}});
     refused(&rig.ask("POST", "/api/models/team/out/commit/main", &NDJSON, &commit(&[deletion])), "deletes none");
-    refused(&rig.post("/api/repos/create", &json!({"name": "out", "organization": "team", "visibility": "public"})), "private");
+    refused(
+        &rig.post("/api/repos/create", &json!({"name": "out", "organization": "team", "visibility": "public"})),
+        "private",
+    );
     refused(&rig.post("/api/repos/create", &json!({"name": "new", "organization": "team"})), "changed");
-    refused(&rig.post("/api/repos/create", &json!({"name": "out", "organization": "team", "hardware": "a100"})), "hardware");
-    refused(&rig.post("/api/repos/create", &json!({"name": "out", "organization": "team", "type": "space"})), "models and datasets");
+    refused(
+        &rig.post("/api/repos/create", &json!({"name": "out", "organization": "team", "hardware": "a100"})),
+        "hardware",
+    );
+    refused(
+        &rig.post("/api/repos/create", &json!({"name": "out", "organization": "team", "type": "space"})),
+        "models and datasets",
+    );
     for (method, path, word) in [
         ("DELETE", "/api/repos/delete", "deleted"),
         ("POST", "/api/repos/move", "moved"),

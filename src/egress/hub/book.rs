@@ -88,7 +88,16 @@ fn seconds(value: &Value) -> Option<u64> {
 
 /// The fields of a job that a client is shown. Where a job can be reached, and who the token's owner is, is not.
 const SHOWN: &[&str] = &[
-    "id", "createdAt", "startedAt", "finishedAt", "dockerImage", "command", "arguments", "environment", "flavor", "labels",
+    "id",
+    "createdAt",
+    "startedAt",
+    "finishedAt",
+    "dockerImage",
+    "command",
+    "arguments",
+    "environment",
+    "flavor",
+    "labels",
     "durations",
 ];
 
@@ -125,7 +134,9 @@ impl Book {
         let Some(seen) = Seen::read(job) else { return };
         let shown = shown(job, namespace);
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = book.get(&seen.id).map_or_else(|| book.values().map(|entry| entry.number + 1).max().unwrap_or(0), |entry| entry.number);
+        let number = book
+            .get(&seen.id)
+            .map_or_else(|| book.values().map(|entry| entry.number + 1).max().unwrap_or(0), |entry| entry.number);
         if book.len() >= KEPT {
             let oldest = book.iter().filter(|(_, entry)| entry.ended).min_by_key(|(_, entry)| entry.number);
             let oldest = oldest.map(|(id, _)| id.clone());
@@ -214,7 +225,10 @@ mod tests {
     #[test]
     fn what_the_hub_says_of_a_job_is_read_with_care() {
         let running = |value: Value| Seen::read(&job("1", "RUNNING", value)).unwrap().running_s;
-        assert_eq!((running(json!(61)), running(json!(60.2)), running(json!(-5)), running(json!("9"))), (Some(61), Some(61), None, None));
+        assert_eq!(
+            (running(json!(61)), running(json!(60.2)), running(json!(-5)), running(json!("9"))),
+            (Some(61), Some(61), None, None)
+        );
         assert_eq!(Seen::read(&job("1", "DANCING", json!(0))).unwrap().stage, Stage::Running);
         assert_eq!(Seen::read(&job("../x", "RUNNING", json!(0))), None);
         assert_eq!(Seen::read(&json!({"id": "1"})), None);
@@ -234,7 +248,12 @@ mod tests {
         let ids: Vec<&str> = listed.as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect();
         assert_eq!(ids, ["2", "1"]);
         let text = listed.to_string();
-        assert!(!text.contains("ssh") && !text.contains("https") && !text.contains("the owner") && !text.contains("HF_TOKEN"));
+        assert!(
+            !text.contains("ssh")
+                && !text.contains("https")
+                && !text.contains("the owner")
+                && !text.contains("HF_TOKEN")
+        );
         assert_eq!(book.list("team", &["RUNNING".into()]).as_array().unwrap().len(), 1);
         assert!(book.has("team", "1") && !book.has("team", "3") && !book.has("other", "1"));
     }

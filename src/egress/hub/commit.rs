@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_commit_adds_files_and_nothing_else() {
-        let large = json!({"key": "lfsFile", "value": {"path": "w", "algo": "sha256", "oid": "a".repeat(64), "size": 3}});
+        let large =
+            json!({"key": "lfsFile", "value": {"path": "w", "algo": "sha256", "oid": "a".repeat(64), "size": 3}});
         assert_eq!(commit(&[header(), file("a/b", "YQ=="), large]), Ok(Summary { files: 2, large: 1 }));
         for bad in [
             json!({"key": "deletedFile", "value": {"path": "a"}}),
@@ -149,7 +150,8 @@ mod tests {
     fn a_long_content_is_no_way_around_strict_parsing() {
         let long = "QUJD".repeat(3 << 20);
         assert_eq!(commit(&[header(), file("a", &long)]), Ok(Summary { files: 1, large: 0 }));
-        let twice = format!(r#"{{"key":"file","value":{{"path":"a","path":"b","encoding":"base64","content":"{long}"}}}}"#);
+        let twice =
+            format!(r#"{{"key":"file","value":{{"path":"a","path":"b","encoding":"base64","content":"{long}"}}}}"#);
         assert!(read(format!("{}\n{twice}", header()).as_bytes()).is_err());
         let odd = format!(r#"{{"key":"file","value":{{"path":"a","encoding":"base64","content":"{long}\"}}}}"#);
         assert!(read(format!("{}\n{odd}", header()).as_bytes()).is_err());

@@ -8,8 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 /// Endings of files that a loader unpickles, imports or runs.
 const CODE: &[&str] = &[
-    "bin", "ckpt", "dill", "dll", "dylib", "egg", "exe", "h5", "hdf5", "ipynb", "jar", "joblib", "keras", "mar", "nemo",
-    "npz", "pickle", "pkl", "pt", "pt2", "pth", "pb", "ps1", "py", "pyc", "pyd", "pyi", "pyw", "sh", "so", "t7", "whl",
+    "bin", "ckpt", "dill", "dll", "dylib", "egg", "exe", "h5", "hdf5", "ipynb", "jar", "joblib", "keras", "mar",
+    "nemo", "npz", "pickle", "pkl", "pt", "pt2", "pth", "pb", "ps1", "py", "pyc", "pyd", "pyi", "pyw", "sh", "so",
+    "t7", "whl",
 ];
 
 /// True when the file's name says that loading it runs code of whoever made it.
@@ -19,7 +20,8 @@ pub fn is_code(path: &str) -> bool {
     // `weights.bin.index.json` ends harmlessly; `libx.so.1` and `model.pkl.gz` do not.
     let mut endings = name.split('.').skip(1);
     let last = name.rsplit('.').next().unwrap_or_default();
-    let packed = ["gz", "bz2", "xz", "zst", "zip", "tar", "lz4", "7z"].contains(&last) || last.bytes().all(|b| b.is_ascii_digit());
+    let packed = ["gz", "bz2", "xz", "zst", "zip", "tar", "lz4", "7z"].contains(&last)
+        || last.bytes().all(|b| b.is_ascii_digit());
     if packed { endings.any(|ending| CODE.contains(&ending)) } else { name.contains('.') && CODE.contains(&last) }
 }
 
@@ -36,7 +38,9 @@ pub fn disguise(head: &[u8]) -> Option<&'static str> {
     if starts(b"PK\x03\x04") && holds(head, b".pkl") {
         return Some("an archive with a pickle");
     }
-    if starts(b"\x93NUMPY") && head.get(..256.min(head.len())).is_some_and(|head| holds(head, b"'descr': '|O'") || holds(head, b"'O'")) {
+    if starts(b"\x93NUMPY")
+        && head.get(..256.min(head.len())).is_some_and(|head| holds(head, b"'descr': '|O'") || holds(head, b"'O'"))
+    {
         return Some("an array of pickled objects");
     }
     if starts(b"\x7fELF") || starts(b"MZ") || starts(b"\xcf\xfa\xed\xfe") || starts(b"\xca\xfe\xba\xbe") {
@@ -49,7 +53,8 @@ pub fn disguise(head: &[u8]) -> Option<&'static str> {
         return Some("a script");
     }
     // The oldest pickles have no header: PyTorch's first word is its magic number.
-    (starts(b"(lp") || starts(b"(dp") || starts(b"ccopy_reg") || starts(b"cos\n") || starts(b"cposix\n")).then_some("a pickle")
+    (starts(b"(lp") || starts(b"(dp") || starts(b"ccopy_reg") || starts(b"cos\n") || starts(b"cposix\n"))
+        .then_some("a pickle")
 }
 
 fn holds(bytes: &[u8], part: &[u8]) -> bool {
@@ -124,24 +129,49 @@ mod tests {
 
     #[test]
     fn a_name_says_what_a_loader_does_with_a_file() {
-        for code in ["pytorch_model.bin", "a/b.PT", "x.pkl.gz", "modeling.py", "lib.so.1", "w.npz", "a.ckpt", "Model.KERAS"] {
+        for code in
+            ["pytorch_model.bin", "a/b.PT", "x.pkl.gz", "modeling.py", "lib.so.1", "w.npz", "a.ckpt", "Model.KERAS"]
+        {
             assert!(is_code(code), "{code}");
         }
-        for data in ["model.safetensors", "tokenizer.json", "pytorch_model.bin.index.json", "README.md", "a.py/readme.txt",
-            "py", "x.gguf", ".gitattributes", "data.csv.gz", "a.parquet"]
-        {
+        for data in [
+            "model.safetensors",
+            "tokenizer.json",
+            "pytorch_model.bin.index.json",
+            "README.md",
+            "a.py/readme.txt",
+            "py",
+            "x.gguf",
+            ".gitattributes",
+            "data.csv.gz",
+            "a.parquet",
+        ] {
             assert!(!is_code(data), "{data}");
         }
     }
 
     #[test]
     fn first_bytes_betray_what_a_name_hides() {
-        for head in [&b"\x80\x04\x95"[..], b"PK\x03\x04....archive/data.pkl", b"\x93NUMPY\x01\0v\0{'descr': '|O', ", b"\x7fELF",
-            b"#!/bin/sh", b"cos\nsystem\n", b"\x89HDF\r\n\x1a\n"]
-        {
+        for head in [
+            &b"\x80\x04\x95"[..],
+            b"PK\x03\x04....archive/data.pkl",
+            b"\x93NUMPY\x01\0v\0{'descr': '|O', ",
+            b"\x7fELF",
+            b"#!/bin/sh",
+            b"cos\nsystem\n",
+            b"\x89HDF\r\n\x1a\n",
+        ] {
             assert!(disguise(head).is_some(), "{head:?}");
         }
-        for head in [&b""[..], b"{}", b"\x40\0\0\0\0\0\0\0{\"a\"", b"GGUF", b"PK\x03\x04....a.txt", b"\x93NUMPY\x01\0v\0{'descr': '<f4'", b"PAR1"] {
+        for head in [
+            &b""[..],
+            b"{}",
+            b"\x40\0\0\0\0\0\0\0{\"a\"",
+            b"GGUF",
+            b"PK\x03\x04....a.txt",
+            b"\x93NUMPY\x01\0v\0{'descr': '<f4'",
+            b"PAR1",
+        ] {
             assert_eq!(disguise(head), None, "{head:?}");
         }
     }

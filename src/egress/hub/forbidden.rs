@@ -8,7 +8,11 @@ use super::request::Refused;
 
 /// How an address begins, what it would do, and what to do instead. `*` stands for one segment, `**` at the end for any.
 const ROWS: &[(&str, &str, &str)] = &[
-    ("api/scheduled-jobs/**", "a scheduled job starts again and again without anybody asking", "launch one job at a time"),
+    (
+        "api/scheduled-jobs/**",
+        "a scheduled job starts again and again without anybody asking",
+        "launch one job at a time",
+    ),
     ("api/jobs/*/*/duplicate", "a copy of a job is a launch that nobody has judged", "launch the job anew"),
     ("api/jobs/*/*/expose", "opening a port lets others into a job", "write results to a granted repository"),
     ("api/jobs/*/*/labels", "labels are how the gate finds its jobs again", "give labels when the job is launched"),
@@ -37,7 +41,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("buckets/**", "buckets are written past the gate", "commit to a granted repository"),
     ("api/collections/**", "collections are shown to others", "ask a person"),
     ("api/models", "searching the Hub sends out what this session is about", "ask for a pinned repository by its name"),
-    ("api/datasets", "searching the Hub sends out what this session is about", "ask for a pinned repository by its name"),
+    (
+        "api/datasets",
+        "searching the Hub sends out what this session is about",
+        "ask for a pinned repository by its name",
+    ),
     ("api/spaces", "searching the Hub sends out what this session is about", "ask for a pinned repository by its name"),
     ("api/telemetry/**", "the gate sends no telemetry", "set HF_HUB_DISABLE_TELEMETRY=1"),
     ("uploads", "attachments are public", "commit to a granted repository"),

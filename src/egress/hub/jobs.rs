@@ -47,7 +47,8 @@ impl Prices {
             return Some(catalogue.clone());
         }
         let reply = ask(door, Method::GET, "/api/jobs/hardware", None, Limits::JSON_BYTES).await.ok()?;
-        let catalogue = (reply.status == StatusCode::OK).then(|| Catalogue::read(&reply.body)).flatten().map(Arc::new)?;
+        let catalogue =
+            (reply.status == StatusCode::OK).then(|| Catalogue::read(&reply.body)).flatten().map(Arc::new)?;
         *known = Some((Instant::now(), catalogue.clone()));
         Some(catalogue)
     }
@@ -102,7 +103,9 @@ async fn terms(state: &State, door: &Door, launch: &Launch) -> Result<Terms, Ref
     };
     let listed = launch.secrets.iter().all(|name| jobs.secrets.contains(name));
     if let (true, Some(name)) = (listed, launch.unheld()) {
-        let what = format!("the gate holds no value for the secret `{name}`: it has a token of the Hub's for jobs and no more");
+        let what = format!(
+            "the gate holds no value for the secret `{name}`: it has a token of the Hub's for jobs and no more"
+        );
         return Err(because(&what, "Leave the secret out"));
     }
     if listed && !launch.secrets.is_empty() && door.upstream.job_token.is_none() {
@@ -171,12 +174,7 @@ fn own(state: &State, namespace: &str, id: &str) -> Result<(), Refusal> {
 }
 
 /// One job, as it is now.
-pub(super) async fn inspect(
-    state: &State,
-    door: &Door,
-    namespace: &str,
-    id: &str,
-) -> Result<Response<Body>, Refusal> {
+pub(super) async fn inspect(state: &State, door: &Door, namespace: &str, id: &str) -> Result<Response<Body>, Refusal> {
     own(state, namespace, id)?;
     let reply = ask(door, Method::GET, &format!("/api/jobs/{namespace}/{id}"), None, Limits::JSON_BYTES).await;
     let reply = reply.map_err(|lost| because(&lost.to_string(), "Try again later"))?;
@@ -191,12 +189,7 @@ pub(super) async fn inspect(
 }
 
 /// Stops a job: what frees money needs no permission.
-pub(super) async fn cancel(
-    state: &State,
-    door: &Door,
-    namespace: &str,
-    id: &str,
-) -> Result<Response<Body>, Refusal> {
+pub(super) async fn cancel(state: &State, door: &Door, namespace: &str, id: &str) -> Result<Response<Body>, Refusal> {
     own(state, namespace, id)?;
     let reply = ask(door, Method::POST, &format!("/api/jobs/{namespace}/{id}/cancel"), None, Limits::JSON_BYTES).await;
     let reply = reply.map_err(|lost| because(&format!("{lost}, and the job may still run"), "Cancel it again"))?;

@@ -50,7 +50,8 @@ pub struct Launch {
 /// [`Refused`] for anything that is not one bounded launch with known fields.
 pub fn read(namespace: &str, body: &[u8]) -> Result<Launch, Refused> {
     let instead = "send the fields of a launch as huggingface_hub does";
-    let value = parse_json(body).map_err(|fault| Refused::new(format!("the launch cannot be read: {fault}"), instead))?;
+    let value =
+        parse_json(body).map_err(|fault| Refused::new(format!("the launch cannot be read: {fault}"), instead))?;
     let Value::Object(fields) = value else { return Err(Refused::new("a launch is a JSON object", instead)) };
     known(&fields)?;
     let mut command = words(&fields, "command")?;
@@ -82,8 +83,21 @@ pub fn read(namespace: &str, body: &[u8]) -> Result<Launch, Refused> {
 }
 
 const FIELDS: &[&str] = &[
-    "command", "arguments", "environment", "flavor", "secrets", "timeoutSeconds", "labels", "volumes", "expose", "ssh",
-    "network", "resourceGroupId", "dockerImage", "spaceId", "attempts",
+    "command",
+    "arguments",
+    "environment",
+    "flavor",
+    "secrets",
+    "timeoutSeconds",
+    "labels",
+    "volumes",
+    "expose",
+    "ssh",
+    "network",
+    "resourceGroupId",
+    "dockerImage",
+    "spaceId",
+    "attempts",
 ];
 
 /// Refuses fields that are not known, and those that the gate never passes on.
@@ -305,7 +319,9 @@ mod tests {
 
     #[test]
     fn a_timeout_is_a_whole_number_of_seconds_or_absent() {
-        for odd in [json!(0), json!(-1), json!(60.0), json!(1e9), json!("60"), json!(true), json!([60]), json!(1u64 << 40)] {
+        for odd in
+            [json!(0), json!(-1), json!(60.0), json!(1e9), json!("60"), json!(true), json!([60]), json!(1u64 << 40)]
+        {
             assert!(with("timeoutSeconds", odd.clone()).is_err(), "{odd}");
         }
         assert_eq!(with("timeoutSeconds", json!(90_000)).unwrap().timeout_s, Some(90_000));
@@ -323,10 +339,17 @@ mod tests {
         assert_eq!(args("network", json!({"group": "g"}))["network"], json!(true));
         assert_eq!(args("expose", json!({"ports": [], "portsPublic": [80]}))["ports"], json!([80]));
         assert_eq!(args("volumes", json!([{"type": "bucket"}]))["volumes"], json!([{"type": "bucket"}]));
-        for (field, value) in [("spaceId", json!("a/b")), ("attempts", json!(3)), ("resourceGroupId", json!("g")),
-            ("schedule", json!("* * * * *")), ("environment", json!({"hf_token": "x"})), ("labels", json!({"weir-call": "y"})),
-            ("dockerImage", Value::Null), ("flavor", Value::Null), ("flavor", json!(["a"]))]
-        {
+        for (field, value) in [
+            ("spaceId", json!("a/b")),
+            ("attempts", json!(3)),
+            ("resourceGroupId", json!("g")),
+            ("schedule", json!("* * * * *")),
+            ("environment", json!({"hf_token": "x"})),
+            ("labels", json!({"weir-call": "y"})),
+            ("dockerImage", Value::Null),
+            ("flavor", Value::Null),
+            ("flavor", json!(["a"])),
+        ] {
             assert!(with(field, value).is_err(), "{field}");
         }
     }

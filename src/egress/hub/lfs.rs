@@ -88,7 +88,8 @@ pub(super) async fn batch(
 ) -> Result<Response<Body>, Refusal> {
     let wanted = objects(body).map_err(|refused| unasked(&refused))?;
     let rows: Vec<Value> = wanted.iter().map(|(oid, size)| json!({"oid": oid, "size": size})).collect();
-    let own = json!({"operation": "upload", "transfers": ["basic", "multipart"], "objects": rows, "hash_algo": "sha256"});
+    let own =
+        json!({"operation": "upload", "transfers": ["basic", "multipart"], "objects": rows, "hash_algo": "sha256"});
     let own = Bytes::from(own.to_string());
     let bytes = own.len() as u64;
     let mut held = admit(door, &repo, "lfs", bytes).await?;
@@ -267,7 +268,11 @@ async fn put(
     let mut extra = HeaderMap::new();
     extra.insert(CONTENT_LENGTH, HeaderValue::from(length));
     let body = Inbound::new(request.into_body(), IDLE);
-    let (outlet, out) = if length == 0 { (None, empty()) } else { Some(flowing()).map_or((None, empty()), |(outlet, out)| (Some(outlet), out)) };
+    let (outlet, out) = if length == 0 {
+        (None, empty())
+    } else {
+        Some(flowing()).map_or((None, empty()), |(outlet, out)| (Some(outlet), out))
+    };
     let pumping = pump(body, outlet, length, promise);
     let sending = send(door, &state.hosts, Method::PUT, &ticket.address, extra, out);
     let (sound, sent) = tokio::join!(pumping, sending);
@@ -348,8 +353,14 @@ mod tests {
         let upload = |oid: &str, header: Value| json!({"objects": [{"oid": oid, "size": 10, "actions": {"upload": {"href": "https://x/y", "header": header}}}]});
         let one = plan(&said(&upload(&wanted[0].0, json!({}))), &wanted).unwrap();
         assert_eq!(one[0].upload, Some(("https://x/y".into(), None)));
-        let two = plan(&said(&upload(&wanted[0].0, json!({"chunk_size": "6", "2": "https://x/2", "1": "https://x/1"}))), &wanted);
-        assert_eq!(two.unwrap()[0].upload.as_ref().unwrap().1, Some((6, vec!["https://x/1".into(), "https://x/2".into()])));
+        let two = plan(
+            &said(&upload(&wanted[0].0, json!({"chunk_size": "6", "2": "https://x/2", "1": "https://x/1"}))),
+            &wanted,
+        );
+        assert_eq!(
+            two.unwrap()[0].upload.as_ref().unwrap().1,
+            Some((6, vec!["https://x/1".into(), "https://x/2".into()]))
+        );
         assert_eq!(plan(&said(&upload(&"b".repeat(64), json!({}))), &wanted), None);
         assert_eq!(plan(&said(&upload(&wanted[0].0, json!({"chunk_size": "6", "1": "https://x/1"}))), &wanted), None);
         assert_eq!(plan(&said(&json!({"transfer": "xet", "objects": []})), &wanted), None);

@@ -239,7 +239,14 @@ mod tests {
         other_size["lfs"] = json!({"oid": "d".repeat(64), "size": 7});
         let mut no_digest = file("a");
         no_digest["oid"] = json!("main");
-        for page in [json!([file("a"), file("a")]), json!([other_size]), json!([no_digest]), json!({}), json!([1]), json!([{"type": "x"}])] {
+        for page in [
+            json!([file("a"), file("a")]),
+            json!([other_size]),
+            json!([no_digest]),
+            json!({}),
+            json!([1]),
+            json!([{"type": "x"}]),
+        ] {
             assert!(read(&page).is_err(), "{page}");
         }
         assert!(read(&json!([file("../a"), file("a%2e")])).unwrap().files.is_empty());

@@ -46,7 +46,12 @@ struct Meant {
 
 /// Asks the gate for `path` of `repo`. A named revision is taken for the one pin of the repository; whether it stands
 /// there is looked up afterwards.
-pub(super) async fn admit(door: &Door, repo: &Repo, revision: Option<&Revision>, path: &str) -> Result<Admitted, Refusal> {
+pub(super) async fn admit(
+    door: &Door,
+    repo: &Repo,
+    revision: Option<&Revision>,
+    path: &str,
+) -> Result<Admitted, Refusal> {
     let meant = meant(door, repo, revision)?;
     let odd = || because("the repository's name is no name that a policy can hold", "Use another repository");
     let resource = Resource {
@@ -73,7 +78,8 @@ fn meant(door: &Door, repo: &Repo, revision: Option<&Revision>) -> Result<Meant,
     let compiled = door.gate.policy();
     let name = repo.to_string();
     let registry = compiled.policy().registries.get(REGISTRY);
-    let pins: Vec<&Pin> = registry.into_iter().flat_map(|registry| &registry.pins).filter(|pin| pin.name == name).collect();
+    let pins: Vec<&Pin> =
+        registry.into_iter().flat_map(|registry| &registry.pins).filter(|pin| pin.name == name).collect();
     let of = |pin: &Pin, named| Meant { commit: pin.revision.clone(), code: pin.code, digest: pin.digest, named };
     match (revision, pins.as_slice()) {
         (Some(Revision::Commit(commit)), pins) => Ok(pins.iter().find(|pin| pin.revision == *commit).map_or_else(
@@ -117,7 +123,12 @@ impl Admitted {
     }
 
     /// The list of files, held to the pin's digest where it has one. Without a list the call ends here.
-    pub(super) async fn manifest(self, known: &Manifests, door: &Door, repo: &Repo) -> Result<(Self, Arc<Manifest>), Refusal> {
+    pub(super) async fn manifest(
+        self,
+        known: &Manifests,
+        door: &Door,
+        repo: &Repo,
+    ) -> Result<(Self, Arc<Manifest>), Refusal> {
         let manifest = match known.get(door, repo, &self.commit).await {
             Ok(manifest) => manifest,
             Err(what) => {
@@ -182,7 +193,8 @@ fn cursor(headers: &HeaderMap) -> Option<String> {
     let address = next.split_once('<')?.1.split_once('>')?.0;
     let query = address.split_once('?')?.1;
     let value = query.split('&').find_map(|pair| pair.strip_prefix("cursor="))?;
-    let plain = value.len() <= 1024 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~%+=:".contains(&byte));
+    let plain =
+        value.len() <= 1024 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~%+=:".contains(&byte));
     plain.then(|| value.to_owned())
 }
 

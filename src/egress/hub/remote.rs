@@ -91,9 +91,14 @@ pub(super) async fn fetch(door: &Door, hosts: &Hosts, path: &str) -> Result<Resp
     let mut response = stream(door, path).await?;
     for _ in 0..HOPS {
         if !response.status().is_redirection() {
-            return if response.status() == StatusCode::OK { Ok(response) } else { Err(RemoteFault::Status(response.status())) };
+            return if response.status() == StatusCode::OK {
+                Ok(response)
+            } else {
+                Err(RemoteFault::Status(response.status()))
+            };
         }
-        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).ok_or(RemoteFault::Odd)?;
+        let location =
+            response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).ok_or(RemoteFault::Odd)?;
         response = match place(&door.upstream, location).ok_or(RemoteFault::Host)? {
             Place::Own(path) => stream(door, &path).await?,
             Place::Other(uri) => {

@@ -215,10 +215,41 @@ fn api(method: &Method, parts: &[&str], pairs: &Pairs) -> Result<Ask, Miss> {
 
 /// What may follow a repository's id. None of them is taken as a name, so that `gpt2/tree/main` has one reading.
 const VERBS: &[&str] = &[
-    "revision", "tree", "paths-info", "refs", "preupload", "commit", "resolve", "commits", "branch", "tag", "settings",
-    "discussions", "xet-read-token", "xet-write-token", "lfs-files", "super-squash", "duplicate", "blob", "raw", "like",
-    "likers", "hardware", "secrets", "variables", "runtime", "sleeptime", "pause", "restart", "dev-mode", "volumes",
-    "logs", "auth-check", "safetensors-metadata", "leaderboard", "user-access-request",
+    "revision",
+    "tree",
+    "paths-info",
+    "refs",
+    "preupload",
+    "commit",
+    "resolve",
+    "commits",
+    "branch",
+    "tag",
+    "settings",
+    "discussions",
+    "xet-read-token",
+    "xet-write-token",
+    "lfs-files",
+    "super-squash",
+    "duplicate",
+    "blob",
+    "raw",
+    "like",
+    "likers",
+    "hardware",
+    "secrets",
+    "variables",
+    "runtime",
+    "sleeptime",
+    "pause",
+    "restart",
+    "dev-mode",
+    "volumes",
+    "logs",
+    "auth-check",
+    "safetensors-metadata",
+    "leaderboard",
+    "user-access-request",
 ];
 
 /// The repository at the beginning of `parts`, and what follows.
@@ -329,7 +360,8 @@ fn file(method: &Method, parts: &[&str]) -> Result<Ask, Miss> {
 }
 
 fn at_file(repo: Repo, at: &str, path: &[&str]) -> Result<Ask, Miss> {
-    let refused = |what: &str| Refused { file: true, ..Refused::new(what, "name one file below the repository's root") };
+    let refused =
+        |what: &str| Refused { file: true, ..Refused::new(what, "name one file below the repository's root") };
     let at = Revision::parse(at).ok_or_else(|| refused("this is no revision"))?;
     let path = path.join("/");
     if is_file(&path) { Ok(Ask::File(repo, at, path)) } else { Err(refused("this is no file's path").into()) }
@@ -400,13 +432,32 @@ mod tests {
     #[test]
     fn what_can_be_read_in_two_ways_is_refused() {
         for line in [
-            "GET //api/whoami-v2", "GET /api//models/gpt2", "GET /api/./models/gpt2", "GET /api/models/../jobs/hardware",
-            "GET /api/models/%2e%2e/x", "GET /api/models/team%2Fname", "GET /api/models/gpt2/", "GET /api/models/a%252Fb",
-            "GET /gpt2/resolve/main/..%2F..%2Fetc", "GET /gpt2/resolve/main/%00", "GET /gpt2/resolve/main/a%5Cb",
-            "GET /gpt2/resolve/main/a%", "GET /gpt2/resolve/main/a%zz", "GET /gpt2/resolve/main/%ff", "GET /gpt2\t",
-            "GET /gpt2/resolve/main/a%3Fb", "GET /gpt2/resolve//config.json", "GET /tree/resolve/main/x", "GET ",
-            "GET /api/models/revision/tree/main", "GET /API/models/gpt2", "GET /api/Models/gpt2", "GET /gpt2/Resolve/main/x",
-            "GET /gpt2/resolve/%20/x", "POST /t/n/info/lfs/objects/batch", "GET /t/n.git/info/refs",
+            "GET //api/whoami-v2",
+            "GET /api//models/gpt2",
+            "GET /api/./models/gpt2",
+            "GET /api/models/../jobs/hardware",
+            "GET /api/models/%2e%2e/x",
+            "GET /api/models/team%2Fname",
+            "GET /api/models/gpt2/",
+            "GET /api/models/a%252Fb",
+            "GET /gpt2/resolve/main/..%2F..%2Fetc",
+            "GET /gpt2/resolve/main/%00",
+            "GET /gpt2/resolve/main/a%5Cb",
+            "GET /gpt2/resolve/main/a%",
+            "GET /gpt2/resolve/main/a%zz",
+            "GET /gpt2/resolve/main/%ff",
+            "GET /gpt2\t",
+            "GET /gpt2/resolve/main/a%3Fb",
+            "GET /gpt2/resolve//config.json",
+            "GET /tree/resolve/main/x",
+            "GET ",
+            "GET /api/models/revision/tree/main",
+            "GET /API/models/gpt2",
+            "GET /api/Models/gpt2",
+            "GET /gpt2/Resolve/main/x",
+            "GET /gpt2/resolve/%20/x",
+            "POST /t/n/info/lfs/objects/batch",
+            "GET /t/n.git/info/refs",
         ] {
             assert!(ask(line).is_err(), "{line}");
         }

@@ -73,7 +73,8 @@ async fn forward(
         }
         Ok(answer) if answer.status.is_success() => {
             end(held, Status::Done, bytes).await;
-            let odd = || because("the Hub's answer cannot be read, and what was sent may be there", "Look at the repository");
+            let odd =
+                || because("the Hub's answer cannot be read, and what was sent may be there", "Look at the repository");
             parse_json(&answer.body).map_err(|_| odd())
         }
         Ok(answer) => {

@@ -14,9 +14,7 @@ use super::prices::Rate;
 use super::remote::ask;
 use super::{State, jobs};
 use crate::egress::door::Door;
-use crate::model::{
-    Action, Amounts, Call, GuestError, Kind, Limits, Outcome, ReasonCode, Status, parse_json,
-};
+use crate::model::{Action, Amounts, Call, GuestError, Kind, Limits, Outcome, ReasonCode, Status, parse_json};
 use crate::pep::port::AccountId;
 use crate::pep::{Durable, Reserved, Resumed};
 
@@ -130,7 +128,8 @@ pub(super) fn take_up(state: &Arc<State>, door: &Arc<Door>) {
             let rate = rate_of(&state, &door, &work).await;
             let mut watch = Watch::new(work, "", rate, None);
             (watch.parts, watch.posted) = (parts, posted);
-            watch.namespaces = door.gate.policy().policy().jobs.iter().flat_map(|jobs| jobs.namespaces.clone()).collect();
+            watch.namespaces =
+                door.gate.policy().policy().jobs.iter().flat_map(|jobs| jobs.namespaces.clone()).collect();
             tracing::info!(call = %watch.call.id, "a job of an earlier start is taken up again");
             start(&state, &door, watch);
         }
@@ -173,7 +172,8 @@ impl Watch {
             self.look(state, door).await;
             self.post(door).await;
             if self.misses >= MISSES && !self.bound() {
-                let what = "the Hub does not know the job any more; what it held counts as spent until it is reconciled";
+                let what =
+                    "the Hub does not know the job any more; what it held counts as spent until it is reconciled";
                 tracing::error!(call = %self.call.id, "{what}");
                 let outcome = Outcome { error: Some(error("Lost", what)), ..Outcome::of(Status::Unknown) };
                 return self.complete(door, outcome).await;
@@ -304,7 +304,8 @@ impl Watch {
                     tracing::warn!(call = %self.call.id, job = job.id, why, "a job is cancelled");
                 }
                 other => {
-                    let found = other.map_or_else(|lost| lost.to_string(), |reply| format!("status {}", reply.status.as_u16()));
+                    let found =
+                        other.map_or_else(|lost| lost.to_string(), |reply| format!("status {}", reply.status.as_u16()));
                     tracing::error!(
                         call = %self.call.id, job = job.id, namespace = job.namespace, tries = self.cancel.tries + 1, why, found,
                         "a job could not be cancelled and goes on costing money: cancel it on the provider's page; \
@@ -329,7 +330,9 @@ impl Watch {
                 stopped: Some(ReasonCode::LimitReached),
                 ..Outcome::of(Status::Exhausted)
             },
-            None if failed => Outcome { error: Some(error("JobError", "the job ended with an error")), ..Outcome::of(Status::Failed) },
+            None if failed => {
+                Outcome { error: Some(error("JobError", "the job ended with an error")), ..Outcome::of(Status::Failed) }
+            }
             None => Outcome::of(Status::Done),
         };
         self.complete(door, Outcome { usage: used, ..outcome }).await;

@@ -41,6 +41,11 @@ pub enum Kind {
     DiskBytes,
     /// Programs, and calls whose cost says so, that run at the same time.
     Jobs,
+    /// Model tokens read that were written to a cache for a short time.
+    TokensCacheWrite,
+    /// Model tokens read that were written to a cache for a long time (an hour).
+    #[serde(rename = "tokens_cache_write_1h")]
+    TokensCacheWriteLong,
 }
 
 /// How amounts of a kind combine.
@@ -106,7 +111,7 @@ macro_rules! row {
 }
 
 /// Every budget kind, in the order of [`Kind`].
-pub const KINDS: [KindRow; 16] = [
+pub const KINDS: [KindRow; 18] = [
     row!(Calls, "calls", "calls", Flow, Spent, Clamped, "gated calls of any action"),
     row!(ToolCalls, "tool_calls", "calls", Flow, Spent, Clamped, "tool calls, nested ones included"),
     row!(WallMs, "wall_ms", "ms", Flow, Released, Clamped, "wall time of generated code, host tools excluded"),
@@ -138,6 +143,24 @@ pub const KINDS: [KindRow; 16] = [
         Released,
         Clamped,
         "programs, and calls whose cost says so, that run at the same time"
+    ),
+    row!(
+        TokensCacheWrite,
+        "tokens_cache_write",
+        "tokens",
+        Flow,
+        Spent,
+        Posted,
+        "model tokens read and written to a cache for five minutes"
+    ),
+    row!(
+        TokensCacheWriteLong,
+        "tokens_cache_write_1h",
+        "tokens",
+        Flow,
+        Spent,
+        Posted,
+        "model tokens read and written to a cache for an hour"
     ),
 ];
 

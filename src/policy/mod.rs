@@ -22,6 +22,6 @@ pub use import::{default_threat, import};
 pub use parse::parse;
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
 pub use types::{
-    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Peers, Pin, Policy,
-    Price, Provenance, Registry, Rule, Scope, Tool,
+    Approvals, ArgRule, ArgType, Budget, CacheWrite, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Peers,
+    Pin, Policy, Price, Provenance, Registry, Rule, Scope, Tool,
 };

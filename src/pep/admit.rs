@@ -70,32 +70,32 @@ impl Gate {
                 Ok(mut locked) => self.attempt(&mut locked, call, consent),
                 Err(reason) => return Err(self.unrecorded(call, reason)),
             };
-            match attempt {
+            let refused = match attempt {
                 Attempt::Intended(intended) => return Ok(*intended),
-                Attempt::Refused(ruled) => {
-                    if consent.draws > 0 {
-                        self.give_back(&ruled.force, &call.subject, &ruled.decision.reserve);
-                    }
-                    return Err(self.refuse(call, &ruled, consent.text.as_deref()));
-                }
+                Attempt::Refused(ruled) => ruled,
                 Attempt::Draw(ruled, need) => match self.draw(&need) {
-                    Ok(left) => consent.drew(&need.pot, left),
-                    Err(reason) => {
-                        let ruled = ruled.but(Effect::Deny, reason);
-                        return Err(self.refuse(call, &ruled, consent.text.as_deref()));
+                    Ok(left) => {
+                        consent.drew(&need.pot, left);
+                        continue;
                     }
+                    Err(reason) => ruled.but(Effect::Deny, reason),
                 },
-                Attempt::Ask(mut ruled, about) => {
+                Attempt::Ask(ruled, about) => {
                     let budget = budget_of(&about);
                     match self.ask(call, &ruled, *about, &mut consent.asked) {
-                        Ok(by) => consent.give(budget, by),
-                        Err(reason) => {
-                            ruled.decision = Decision { effect: Effect::Deny, reason, ..ruled.decision };
-                            return Err(self.refuse(call, &ruled, consent.text.as_deref()));
+                        Ok(by) => {
+                            consent.give(budget, by);
+                            continue;
                         }
+                        Err(reason) => ruled.but(Effect::Deny, reason),
                     }
                 }
+            };
+            if consent.draws > 0 {
+                // Whatever ended it: what was drawn for this call is not used by it.
+                self.give_back(&refused.force, &call.subject, &refused.decision.reserve);
             }
+            return Err(self.refuse(call, &refused, consent.text.as_deref()));
         }
     }
 
@@ -141,7 +141,8 @@ impl Gate {
             Ok(reservation) => {
                 let (question, text) = used.unzip();
                 let (call, approval) = (call.clone(), text.or_else(|| consent.text.clone()));
-                let reserved = Reserved { call, permit, reservation, approval, question, input, force };
+                let args = None;
+                let reserved = Reserved { call, permit, reservation, approval, question, input, force, args };
                 Attempt::Intended(Box::new(self.intend(locked, now, reserved)))
             }
             Err(shortfall) => {
@@ -165,7 +166,12 @@ impl Gate {
         let body = body.using(reserved.question.clone());
         self.take_back(locked, &reserved.call, reserved.permit.decision().policy);
         locked.state.admitted(&reserved.call, reserved.approval.is_some(), reserved.question.as_ref());
+        let lasts = reserved.call.action.outlives().then(|| body.clone());
         let (intent, ticket) = self.write(locked, now, body);
+        if let Some(body) = lasts {
+            locked.state.lasts(&body);
+            self.watched.begin(&reserved.call.id);
+        }
         // Read under the lock: whoever revokes does so under it, too.
         let revocations = self.revocations.load(Ordering::SeqCst);
         Intended { reserved, intent, ticket, revocations }

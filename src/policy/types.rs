@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::compute::{Exec, Jobs};
+use super::parties::{Peers, Registry};
+use super::price::Price;
 use crate::model::{
     Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name,
     Package, Preopen, Randomness, Record, Scratch, ThreatId, Window,
@@ -27,6 +30,10 @@ pub struct Policy {
     pub models: BTreeMap<String, Model>,
     /// Registries by name.
     pub registries: BTreeMap<String, Registry>,
+    /// Jobs on rented machines; `None` means that none may be started.
+    pub jobs: Option<Jobs>,
+    /// Programs of this machine; `None` means that none may run.
+    pub exec: Option<Exec>,
     /// Other agents.
     pub peers: Peers,
     /// Budgets.
@@ -111,95 +118,6 @@ pub struct Model {
     pub line: usize,
 }
 
-/// Prices of one model in micro-USD per million tokens, with where and when they were read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Price {
-    /// Tokens read, those of a cache aside.
-    pub tokens_in: u64,
-    /// Tokens read from a cache.
-    pub tokens_cached: u64,
-    /// Tokens read and written to a cache for five minutes.
-    pub tokens_cache_write: u64,
-    /// Tokens read and written to a cache for an hour.
-    pub tokens_cache_write_1h: u64,
-    /// Tokens written.
-    pub tokens_out: u64,
-    /// Where the prices stand.
-    pub source: String,
-    /// The day on which they stood there, `2026-11-01`.
-    pub as_of: String,
-}
-
-/// For how long a request asks that what it reads be cached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheWrite {
-    /// Not at all.
-    None,
-    /// For five minutes.
-    Short,
-    /// For an hour, or nobody knows.
-    Long,
-}
-
-impl CacheWrite {
-    /// Every word of a call's argument `cache_write`.
-    pub const WORDS: [(Self, &'static str); 3] = [(Self::None, "none"), (Self::Short, "5m"), (Self::Long, "1h")];
-
-    /// The word.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Short => "5m",
-            Self::Long => "1h",
-        }
-    }
-}
-
-impl Price {
-    /// What tokens cost, in micro-USD. A started micro-USD counts; an unthinkable amount is the largest.
-    #[must_use]
-    pub fn of(&self, tokens: &Amounts) -> u64 {
-        let read = tokens.of(Kind::TokensIn);
-        // What was read from a cache or written to one is a part of what was read; the dearest part counts first.
-        let long = tokens.of(Kind::TokensCacheWriteLong).min(read);
-        let short = tokens.of(Kind::TokensCacheWrite).min(read - long);
-        let cached = tokens.of(Kind::TokensCached).min(read - long - short);
-        let parts = [
-            (read - cached - short - long, self.tokens_in),
-            (cached, self.tokens_cached),
-            (short, self.tokens_cache_write),
-            (long, self.tokens_cache_write_1h),
-            (tokens.of(Kind::TokensOut), self.tokens_out),
-        ];
-        let sum = parts
-            .iter()
-            .fold(0_u128, |sum, (tokens, price)| sum.saturating_add(u128::from(*tokens) * u128::from(*price)));
-        u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
-    }
-
-    /// The most that `tokens` can cost, read and written in whatever shares.
-    #[must_use]
-    pub fn at_most(&self, tokens: u64) -> u64 {
-        self.apart_at_most(tokens, 0, CacheWrite::Long).max(self.apart_at_most(0, tokens, CacheWrite::None))
-    }
-
-    /// The most that `read` tokens in and `written` tokens out can cost, when what is read may be written to a
-    /// cache as `write` says.
-    #[must_use]
-    pub fn apart_at_most(&self, read: u64, written: u64, write: CacheWrite) -> u64 {
-        let plain = self.tokens_in.max(self.tokens_cached);
-        let dearest = match write {
-            CacheWrite::None => plain,
-            CacheWrite::Short => plain.max(self.tokens_cache_write),
-            CacheWrite::Long => plain.max(self.tokens_cache_write).max(self.tokens_cache_write_1h),
-        };
-        let cost = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
-        let sum = cost(read, dearest).saturating_add(cost(written, self.tokens_out));
-        u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
-    }
-}
-
 /// Constraint on one argument.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArgRule {
@@ -263,39 +181,6 @@ pub struct Code {
     pub record: Record,
     /// Bounds of one execution.
     pub limits: CodeLimits,
-    /// Threats answered.
-    pub answers: Vec<ThreatId>,
-}
-
-/// A registry from which packages may come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registry {
-    /// Its name (`hub`, `python`, …); where it is reached is client configuration.
-    pub name: String,
-    /// What may be fetched; everything else is denied.
-    pub pins: Vec<Pin>,
-    /// Threats answered.
-    pub answers: Vec<ThreatId>,
-}
-
-/// One package at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pin {
-    /// Package name.
-    pub name: String,
-    /// Exact revision.
-    pub revision: String,
-    /// Digest of the content, compared when the call states one; required then to be equal.
-    pub digest: Option<Digest>,
-}
-
-/// Other agents that this one may call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peers {
-    /// Exact names.
-    pub names: BTreeSet<String>,
-    /// Deepest delegation; 0 means that this agent may call none.
-    pub max_depth: u8,
     /// Threats answered.
     pub answers: Vec<ThreatId>,
 }

@@ -28,6 +28,6 @@ pub use parties::{Peers, Pin, Registry};
 pub use price::{CacheWrite, Price};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
 pub use types::{
-    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy,
-    Provenance, Rule, Scope, Tool,
+    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Provenance,
+    Rule, Scope, Tool,
 };

@@ -117,7 +117,9 @@ mod tests {
     #[test]
     fn what_is_no_object_is_not_edited() {
         for text in ["", "[1]", "{\"a\"", "{\"a\":}", "{\"a\":1", "{\"a\":\"x", "{\"a\":1 2}", "nul", "{\"a\":[1}"] {
-            assert!(set(text.as_bytes(), "a", "1").is_none() || serde_json::from_str::<serde_json::Value>(text).is_err());
+            assert!(
+                set(text.as_bytes(), "a", "1").is_none() || serde_json::from_str::<serde_json::Value>(text).is_err()
+            );
         }
     }
 

@@ -42,7 +42,11 @@ fn needed(map: &Map<String, Value>, key: &str) -> Result<u64, Malformed> {
 }
 
 /// An object, empty where there is none or `null`.
-fn object<'v>(map: &'v Map<String, Value>, key: &str, none: &'v Map<String, Value>) -> Result<&'v Map<String, Value>, Malformed> {
+fn object<'v>(
+    map: &'v Map<String, Value>,
+    key: &str,
+    none: &'v Map<String, Value>,
+) -> Result<&'v Map<String, Value>, Malformed> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(none),
         Some(value) => value.as_object().ok_or(Malformed),
@@ -148,7 +152,8 @@ mod tests {
 
     #[test]
     fn openai_counts_caches_inside_of_what_is_read() {
-        let chat = map(json!({"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 60}}));
+        let chat =
+            map(json!({"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 60}}));
         assert_eq!(Used::openai(&chat, true), Ok(Used { read: 100, cached: 60, short: 0, long: 0, written: 7 }));
         let details = json!({"cached_tokens": 60, "cache_write_tokens": 900});
         let response = map(json!({"input_tokens": 100, "output_tokens": 7, "input_tokens_details": details}));
@@ -159,7 +164,11 @@ mod tests {
     #[test]
     fn what_is_no_number_is_no_report() {
         for wrong in [json!(-1), json!(1.5), json!("7"), json!([1]), json!(1e30)] {
-            assert_eq!(Used::anthropic(&map(json!({"input_tokens": wrong})), CacheWrite::None), Err(Malformed), "{wrong}");
+            assert_eq!(
+                Used::anthropic(&map(json!({"input_tokens": wrong})), CacheWrite::None),
+                Err(Malformed),
+                "{wrong}"
+            );
             let chat = map(json!({"prompt_tokens": wrong, "completion_tokens": 1}));
             assert_eq!(Used::openai(&chat, true), Err(Malformed), "{wrong}");
         }

@@ -137,7 +137,7 @@ mod tests {
             headers.append(name, value.parse().unwrap());
         }
         let passed = chosen(&headers, &["x-app"], &["anthropic-"]);
-        let values: Vec<_> = passed.get_all("anthropic-beta").iter().collect();
+        let values: Vec<_> = passed.get_all("anthropic-beta").iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!((values, passed.len()), (vec!["a", "b"], 3));
     }
 }

@@ -18,6 +18,8 @@ use super::body::Body;
 use super::door::Door;
 use super::error::{EgressFault, io_fault};
 
+/// Connections that wait to be accepted.
+const QUEUE: i32 = 2_048;
 /// Headers of a request.
 const HEADERS: usize = 64;
 
@@ -27,6 +29,8 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, EgressFault> {
         return Err(EgressFault::NotLoopback(address));
     }
     let listener = TcpListener::bind(address).map_err(io_fault(format!("listen on {address}")))?;
+    // Clients that come all at once wait; with the usual queue the kernel would reset some of them.
+    rustix::net::listen(&listener, QUEUE).map_err(|error| io_fault(format!("listen on {address}"))(error.into()))?;
     listener.set_nonblocking(true).map_err(io_fault(format!("listen on {address}")))?;
     Ok(listener)
 }

@@ -62,6 +62,11 @@ impl Key {
         &self.0
     }
 
+    /// True when `bytes` quote it.
+    pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
+        bytes.windows(self.0.len()).any(|window| window == self.0.as_bytes())
+    }
+
     /// The key after `prefix`, as a header that no log shows.
     pub(crate) fn header(&self, prefix: &str) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("{prefix}{}", self.0)).ok()?;

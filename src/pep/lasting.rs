@@ -1,6 +1,6 @@
-//! Calls that go on elsewhere when the gate stops: jobs on rented machines.
+//! Calls without an outcome at a start of the gate: those that ended with it, and jobs on rented machines, which go on.
 //!
-//! Their holds stay over a restart instead of ending as unknown, so that neither the money nor the place that a
+//! The former end as unknown. The holds of jobs stay, so that neither the money nor the place that a
 //! running job takes is free meanwhile. Whoever watches such jobs takes them up again, each once in a gate's life.
 
 use std::collections::BTreeSet;
@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::gate::GateFault;
+use super::gate::{GateFault, Locked};
+use super::port::Ticket;
 use super::stage::permitted;
 use super::{Durable, Gate, Reserved};
 use crate::audit::Body;
-use crate::model::{Amounts, Call, CallId, Digest, Outcome, Status};
+use crate::model::{Action, Amounts, Call, CallId, Digest, Evidence, Happened, Outcome, Status, Timestamp};
+use crate::pdp::Compiled;
 
 /// What its receipt will need of a call whose arguments are gone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,6 +100,22 @@ impl Gate {
         drop(self.complete(resumed.work, Outcome::of(Status::Unknown)));
         Ok(())
     }
+
+    /// Ends every reservation that has no outcome, except of what goes on elsewhere: paid kinds count as spent.
+    pub(super) fn expire_open(&self, locked: &mut Locked<'_>) -> Vec<Ticket> {
+        let ended = |call: &&Call| !call.action.outlives();
+        let open: Vec<_> = locked.state.open.values().filter(ended).cloned().collect();
+        let mut tickets = Vec::new();
+        for call in open {
+            let at = self.now(locked);
+            let Some(settled) = locked.state.ledger.expire(&call.id, at) else { continue };
+            let evidence = unknown(&call, &self.policy(), at);
+            locked.state.expired(&call.id, &evidence);
+            let body = Body::Expire { call: call.id, posted: settled.posted, evidence };
+            tickets.push(self.write(locked, at, body).1);
+        }
+        tickets
+    }
 }
 
 impl Lasting {
@@ -106,5 +124,24 @@ impl Lasting {
         let Body::Intent { call, args, policy, approval, .. } = body else { return None };
         let (args, policy, approval) = (*args, *policy, approval.clone());
         call.action.outlives().then(|| (call.id.clone(), Self { args, intent, policy, approval }))
+    }
+}
+
+/// What a call showed whose outcome nobody knows.
+fn unknown(call: &Call, policy: &Compiled, at: Timestamp) -> Evidence {
+    Evidence {
+        session: call.subject.session.clone(),
+        at,
+        action: call.action,
+        effect: matches!(call.action, Action::ToolCall | Action::CodeRun).then(|| policy.effect_class(call)),
+        resource: call.resource.name.clone(),
+        happened: Happened::Unknown,
+        labels: Vec::new(),
+        action_digest: call.deed(),
+        input_digest: Digest::ZERO,
+        delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
+        protected_path: false,
+        earlier_state: false,
+        traceable: false,
     }
 }

@@ -2,4 +2,6 @@
 
 mod door;
 mod fake;
+mod llm;
+mod provider;
 mod rig;

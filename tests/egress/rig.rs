@@ -114,7 +114,7 @@ impl Rig {
 
     fn account(&self, kind: Kind) -> (u64, u64) {
         let balances = self.gate.balances();
-        let own = balances.iter().find(|balance| balance.account.to_string() == "acme//coder");
+        let own = balances.iter().find(|balance| balance.account.to_string() == "acme/coder");
         own.map_or((0, 0), |balance| (balance.posted.of(kind), balance.pending.of(kind)))
     }
 

@@ -78,6 +78,12 @@ pub(super) async fn ask(
     let response = door.client.send(method, path, headers, body).await?;
     let (parts, mut body) = response.into_parts();
     let body = body.collect(most).await?;
+    let quoted = |bytes: &[u8]| door.upstream.key.is_in(bytes);
+    if quoted(&body) || parts.headers.values().any(|value| quoted(value.as_bytes())) {
+        // Whatever it is about, nothing of such an answer may go on to a client.
+        tracing::error!(upstream = %door.upstream.name, "an answer quotes the gate's own token; it is not used");
+        return Err(Lost::Broken);
+    }
     Ok(Reply { status: parts.status, headers: parts.headers, body })
 }
 

@@ -4,25 +4,27 @@
 //! key, and settled by the usage that the provider reports. Everything that is no generation and costs
 //! nothing passes in a short list; everything else is refused.
 
+mod ask;
+mod bound;
+mod edit;
+mod exchange;
+mod headers;
+mod meter;
+mod refusal;
 mod shape;
+mod sse;
+mod usage;
 
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 
+use self::ask::Api;
 use super::body::{self, Body};
-use super::client::chosen;
 use super::door::{Door, Left, Protocol, Reply};
 use super::error::Refusal;
 use super::upstream::Kind;
-
-/// Headers of a request that go upstream, besides those with a prefix of [`ASKED_PREFIXES`].
-const ASKED: &[&str] = &["accept", "content-type", "user-agent", "x-app", "x-client-request-id"];
-const ASKED_PREFIXES: &[&str] = &["anthropic-beta", "anthropic-version", "openai-beta", "x-stainless-"];
-/// Headers of an answer that go to the client.
-const TOLD: &[&str] = &["content-type", "request-id", "x-request-id", "retry-after", "x-should-retry"];
-const TOLD_PREFIXES: &[&str] = &["anthropic-ratelimit-", "x-ratelimit-", "openai-processing-", "openai-version"];
 
 /// One provider's protocol.
 pub(super) struct Llm {
@@ -36,13 +38,17 @@ impl Llm {
 }
 
 impl Protocol for Llm {
-    fn answer(&self, door: Arc<Door>, request: Request<Incoming>, _: Left) -> Reply {
+    fn answer(&self, door: Arc<Door>, request: Request<Incoming>, left: Left) -> Reply {
         let kind = self.kind;
         Box::pin(async move {
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             match (&method, path.as_str()) {
                 (&Method::HEAD | &Method::GET, "/") => Ok(Response::new(body::empty())),
-                (&Method::GET, path) if lists_models(path) => pass(&door, kind, request).await,
+                (&Method::GET, path) if lists_models(path) => pass(&door, request).await,
+                (&Method::POST, path) => match api(kind, path) {
+                    Some(api) => exchange::forward(door, api, request, left).await,
+                    None => Err(Refusal::forbidden(shape::elsewhere(kind))),
+                },
                 _ => Err(Refusal::forbidden(shape::elsewhere(kind))),
             }
         })
@@ -62,19 +68,25 @@ fn lists_models(path: &str) -> bool {
     })
 }
 
+/// The API that `path` is of, with or without `/v1`.
+fn api(kind: Kind, path: &str) -> Option<Api> {
+    match (kind, path.strip_prefix("/v1").unwrap_or(path)) {
+        (Kind::Anthropic, "/messages") => Some(Api::Messages),
+        (Kind::Anthropic, "/messages/count_tokens") => Some(Api::CountTokens),
+        (Kind::OpenAi, "/chat/completions") => Some(Api::Chat),
+        (Kind::OpenAi, "/responses") => Some(Api::Responses),
+        _ => None,
+    }
+}
+
 /// Forwards a request without a body that costs nothing.
-async fn pass(door: &Door, kind: Kind, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-    let mut headers = chosen(request.headers(), ASKED, ASKED_PREFIXES);
-    shape::sign(kind, &door.upstream.key, &mut headers)?;
+async fn pass(door: &Door, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let upstream = headers::upstream(door, request.headers())?;
     let path = request.uri().path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str);
-    let lost = |lost: super::error::Lost| Refusal::new(StatusCode::FORBIDDEN, format!("{lost}; ask the user"));
-    let (parts, mut inbound) =
-        door.client.send(Method::GET, path, headers, body::empty()).await.map_err(lost)?.into_parts();
-    let bytes = inbound.collect(door.bounds.answer_bytes).await.map_err(lost)?;
-    let mut response = Response::new(body::full(bytes));
-    *response.status_mut() = parts.status;
-    *response.headers_mut() = chosen(&parts.headers, TOLD, TOLD_PREFIXES);
-    Ok(response)
+    let sent = door.client.send(Method::GET, path, upstream, body::empty()).await.map_err(refusal::lost)?;
+    let (parts, mut inbound) = sent.into_parts();
+    let bytes = inbound.collect(door.bounds.answer_bytes).await.map_err(refusal::lost)?;
+    Ok(headers::response(door, parts.status, &parts.headers, bytes))
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ fn read_price(fields: &Fields<'_, '_>) -> Option<Price> {
     };
     let (tokens_in, tokens_out) = (need("tokens_in"), need("tokens_out"));
     let tokens_cached = fields.whole("tokens_cached", 0..=DEAREST);
+    let short = fields.whole("tokens_cache_write", 0..=DEAREST);
+    let long = fields.whole("tokens_cache_write_1h", 0..=DEAREST);
     for key in ["source", "as_of"] {
         if !fields.has(key) {
             fields.missing(key);
@@ -51,10 +53,14 @@ fn read_price(fields: &Fields<'_, '_>) -> Option<Price> {
         fields.fault(day.line, "`as_of` is the day on which the price was read, as in \"2026-11-01\"");
     }
     fields.end();
-    let tokens_in = tokens_in?;
+    let (tokens_in, tokens_out) = (tokens_in?, tokens_out?);
     // A cache that has no price of its own costs what reading costs.
     let tokens_cached = tokens_cached.unwrap_or(tokens_in);
-    Some(Price { tokens_in, tokens_cached, tokens_out: tokens_out?, source: source?.value, as_of: as_of?.value })
+    // Writing to one costs more than reading, and nobody has said how much: the dearest that is known.
+    let known = tokens_in.max(tokens_cached).max(tokens_out).max(short.unwrap_or(0)).max(long.unwrap_or(0));
+    let (tokens_cache_write, tokens_cache_write_1h) = (short.or(long).unwrap_or(known), long.unwrap_or(known));
+    let (source, as_of) = (source?.value, as_of?.value);
+    Some(Price { tokens_in, tokens_cached, tokens_cache_write, tokens_cache_write_1h, tokens_out, source, as_of })
 }
 
 /// True for a day as `2026-11-01`.

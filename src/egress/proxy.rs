@@ -45,8 +45,6 @@ pub struct Bounds {
     pub idle_within: Duration,
     /// How long what is open may go on after a stop.
     pub grace: Duration,
-    /// How often a job that runs elsewhere is looked at.
-    pub look_every: Duration,
 }
 
 impl Bounds {
@@ -68,7 +66,6 @@ impl Default for Bounds {
             head_within: Duration::from_secs(900),
             idle_within: Duration::from_secs(300),
             grace: Duration::from_secs(5),
-            look_every: Duration::from_secs(10),
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct World {
     pub corrupt: BTreeSet<String>,
     /// Micro-USD per minute of t4-small; none where the catalogue cannot be read.
     pub price: Option<u64>,
+    /// Whether an answer quotes the token that the request carried.
+    pub quotes: bool,
     /// Large files that were sent.
     pub sent: BTreeMap<String, Vec<u8>>,
     /// Sent large files in two parts.
@@ -204,7 +206,13 @@ impl Fake {
             ("POST", ["api", "repos", "create"]) => {
                 let body: Value = serde_json::from_slice(&asked.body).unwrap();
                 let id = format!("{}/{}", body["organization"].as_str().unwrap(), body["name"].as_str().unwrap());
-                Some(json_of(200, &json!({"url": format!("https://huggingface.co/{id}"), "token": asked.token})))
+                Some(json_of(200, &{
+                    let mut made = json!({"url": format!("https://huggingface.co/{id}")});
+                    if world.quotes {
+                        made["token"] = json!(asked.token);
+                    }
+                    made
+                }))
             }
             ("POST", [.., "info", "lfs", "objects", "batch"]) => Some(self.batch(world, &asked.body)),
             ("GET", [team, name, "resolve", _, file @ ..]) => {

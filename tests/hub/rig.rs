@@ -73,7 +73,7 @@ impl Rig {
         }
         let file = home.join("upstreams.toml");
         let text = format!(
-            "[[upstream]]\nname = \"hub\"\nkind = \"hub\"\nurl = \"{}\"\nkey_file = \"key\"\nblob_hosts = [\"localhost:{}\"]\n{}\n",
+            "[[upstream]]\nname = \"hub\"\nkind = \"hub\"\nurl = \"{}\"\nkey_file = \"key\"\nblob_hosts = [\"localhost:{}\"]\nlook_every_ms = 20\n{}\n",
             fake.url(),
             fake.blobs,
             setup.lines
@@ -85,7 +85,7 @@ impl Rig {
         let policy = parse(setup.policy.as_bytes(), "test.toml").unwrap_or_else(|faults| panic!("{faults}"));
         let compiled = Compiled::new(policy).unwrap();
         let gate = Arc::new(Gate::open(compiled, Box::new(journal), Box::new(Wall), Box::new(Nobody), key()).unwrap());
-        let bounds = Bounds { look_every: Duration::from_millis(20), ..Bounds::default() };
+        let bounds = Bounds::default();
         let token = Secret::new(TOKEN).unwrap();
         let config = Config { org: name("acme"), project: None, agent: name("coder"), token, bounds };
         let proxy = Proxy::bind(config, upstreams(&file).unwrap_or_else(|faults| panic!("{faults}"))).unwrap();

@@ -83,6 +83,10 @@ fn nothing_else_is_changed() {
     assert!(made.status == 200 && !made.text().contains(KEY), "{}", made.text());
     let sent: Value = serde_json::from_slice(&fake.world().asked[0].body).unwrap();
     assert_eq!(sent["visibility"], "private");
+    fake.world().quotes = true;
+    let quoting = rig.post("/api/repos/create", &json!({"name": "out", "organization": "team", "type": "model"}));
+    let heads: String = quoting.headers.values().cloned().collect();
+    assert!(quoting.status == 403 && !quoting.text().contains(KEY) && !heads.contains(KEY), "{}", quoting.text());
 }
 
 fn batch(rig: &Rig, bytes: &[u8]) -> Value {

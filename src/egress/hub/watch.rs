@@ -159,7 +159,7 @@ async fn rate_of(state: &State, door: &Door, work: &Durable<Reserved>) -> Rate {
 impl Watch {
     async fn run(mut self, state: &State, door: &Door) {
         loop {
-            tokio::time::sleep(door.bounds.look_every).await;
+            tokio::time::sleep(door.upstream.look_every).await;
             if self.found.is_empty() {
                 self.find(door).await;
                 if self.found.is_empty() && self.begun.elapsed() > self.patience() {

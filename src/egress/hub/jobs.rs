@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::book::{Seen, shown};
@@ -71,12 +72,20 @@ pub(super) async fn launch(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let body = collect(request.into_body(), LAUNCH_BYTES, door.bounds.read_within).await?;
-    let launch = launch::read(&namespace, &body).map_err(|refused| unasked(&refused))?;
+    let launch = match launch::read(&namespace, &body) {
+        Ok(launch) => launch,
+        Err(refused) => return Err(super::attempt(door, &refused.of(Action::JobLaunch, "launch")).await),
+    };
     let terms = terms(state, door, &launch).await?;
     let odd = || unasked(&Refused::new("the flavor is no name", "name a flavor that the policy lists"));
     let flavor = Name::new(launch.flavor.as_str()).map_err(|_| odd())?;
     let resource = Resource { registry: Name::new(REGISTRY).ok(), ..Resource::named(flavor) };
     let args = launch.args(terms.timeout_s, terms.live);
+    if Value::Object(args.clone()).to_string().contains(door.token.expose()) {
+        let what = "the agent's own token stands in the launch, and would be shown to whoever looks at the job";
+        let refused = Refused::new(what, "leave it out").of(Action::JobLaunch, "launch");
+        return Err(super::attempt(door, &refused).await);
+    }
     let call = door.call(door.sessions.subject(None, &[]), Action::JobLaunch, resource, args)?;
     // Not as a call that ends with the proxies: a job goes on without them.
     let held = door.admit(call).await.map_err(of_gate)?;

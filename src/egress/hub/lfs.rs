@@ -52,6 +52,11 @@ enum Step {
     Post,
 }
 
+/// Whether `text` has the form of a ticket.
+pub(super) fn is_ticket(text: &str) -> bool {
+    is_sha256(text)
+}
+
 /// Tickets that hold.
 #[derive(Default)]
 pub(super) struct Tickets(Mutex<HashMap<String, Ticket>>);

@@ -141,7 +141,9 @@ async fn committed(
     pull: bool,
     body: Bytes,
 ) -> Result<Response<Body>, Refusal> {
-    commit::read(&body).map_err(|refused| unasked(&refused))?;
+    if let Err(refused) = commit::read(&body) {
+        return Err(super::attempt(door, &refused.of(Action::PackagePublish, "commit")).await);
+    }
     let held = admit(door, repo, "commit", body.len() as u64).await?;
     let query = if pull { "?create_pr=1" } else { "" };
     let path = format!("/api/{}/commit/{}{query}", repo.api(), revision.segment());

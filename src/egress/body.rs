@@ -1,4 +1,4 @@
-//! Bodies in both directions: bounded where they are read whole, counted where they flow.
+//! Bodies in both directions: bounded where they are read whole, piece by piece where they flow.
 
 use std::convert::Infallible;
 use std::io;
@@ -46,16 +46,15 @@ pub(crate) async fn collect(body: Incoming, most: usize, within: Duration) -> Re
     }
 }
 
-/// What arrives from an upstream, piece by piece, counted.
+/// What arrives from an upstream, piece by piece.
 pub(crate) struct Inbound {
     body: Incoming,
     idle: Duration,
-    seen: u64,
 }
 
 impl Inbound {
     pub(super) const fn new(body: Incoming, idle: Duration) -> Self {
-        Self { body, idle, seen: 0 }
+        Self { body, idle }
     }
 
     /// The next piece; `None` at the end. Trailers are passed over.
@@ -67,15 +66,9 @@ impl Inbound {
                 Ok(Some(frame)) => frame.map_err(|_| Lost::Broken)?,
             };
             if let Ok(bytes) = frame.into_data() {
-                self.seen = self.seen.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                 return Ok(Some(bytes));
             }
         }
-    }
-
-    /// Bytes that came so far.
-    pub(crate) const fn seen(&self) -> u64 {
-        self.seen
     }
 
     /// All of it, at most `most` bytes.

@@ -35,6 +35,11 @@ impl Left {
     pub(crate) async fn wait(&mut self) {
         drop((&mut self.0).await);
     }
+
+    /// Whether it has.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        !matches!(self.0.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
 }
 
 /// What one kind of upstream speaks.

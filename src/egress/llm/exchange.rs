@@ -48,8 +48,12 @@ pub(super) async fn forward(
     if api == Api::CountTokens {
         return free(&door, &path, upstream, bytes).await;
     }
-    let (held, bytes, most) = hold(&door, &parts.headers, &asking, bytes).await?;
-    let mut held = held;
+    let (mut held, bytes, most) = hold(&door, &parts.headers, &asking, bytes).await?;
+    if left.is_gone() {
+        // A person may have been asked, and the client has not waited.
+        held.complete(meter::nothing("the client had gone before anything was sent")).await;
+        return Err(Refusal::forbidden("the client has gone"));
+    }
     held.sent();
     let sending = door.client.send(Method::POST, &path, upstream, body::full(bytes));
     let answered = tokio::select! {

@@ -178,6 +178,7 @@ fn a_chat_without_bound_gets_one_and_its_usage_is_asked_for_and_hidden() {
         &[("authorization", &format!("Bearer {TOKEN}"))],
         asking.to_string().as_bytes(),
     );
+    assert_eq!(fake.asked()[1].path, "/v1/chat/completions");
     assert_eq!(fake.asked()[1].json(), asking, "nothing to change");
     assert!(reply.text().contains("\"prompt_tokens\":1000"));
     assert_eq!(money(&rig), (2_000, 0));

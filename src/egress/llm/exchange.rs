@@ -38,7 +38,7 @@ pub(super) async fn forward(
     mut left: Left,
 ) -> Result<Response<Body>, Refusal> {
     let (parts, incoming) = request.into_parts();
-    let path = parts.uri.path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str).to_owned();
+    let path = headers::path(&parts.uri);
     if parts.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::malformed("a request's body is plain JSON, without a content encoding"));
     }

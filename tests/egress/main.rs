@@ -2,6 +2,8 @@
 
 mod door;
 mod fake;
+mod files;
 mod llm;
 mod provider;
 mod rig;
+mod sdk;

@@ -7,3 +7,4 @@ mod llm;
 mod provider;
 mod rig;
 mod sdk;
+mod tls;

@@ -351,6 +351,7 @@ fn money_is_counted_in_integers_and_a_started_unit_counts() {
         tokens_cached,
         tokens_cache_write: tokens_in,
         tokens_cache_write_1h: tokens_in,
+        long: None,
         tokens_out,
         source: "s".into(),
         as_of: "2026-11-01".into(),
@@ -375,7 +376,8 @@ fn writing_to_a_cache_has_a_price_and_is_never_cheaper_than_what_is_known() {
     let read = |lines: &str| {
         let text = format!(
             "{HEAD}[[model]]\nname = \"m\"\n[model.price]\ntokens_in = 5_000_000\ntokens_out = 25_000_000\n{lines}\n\
-             source = \"price list\"\nas_of = \"2026-11-01\"\n"
+             {}",
+            if lines.contains("source") { "" } else { "source = \"price list\"\nas_of = \"2026-11-01\"\n" }
         );
         let price = read(&text).models["m"].price.clone().unwrap();
         (price.tokens_cache_write, price.tokens_cache_write_1h, price)
@@ -399,6 +401,17 @@ fn writing_to_a_cache_has_a_price_and_is_never_cheaper_than_what_is_known() {
     assert_eq!(used(2_000, 0, 1_000, 1_000, 0), 16_250);
     // More than was read is a wrong report: its dearest part counts.
     assert_eq!(used(100, 100, 100, 100, 0), 1_000);
+    // A request that reads more than so much costs more from its first token on.
+    let (_, _, steep) = read(&format!(
+        "{both}\nsource = \"price list\"\nas_of = \"2026-11-01\"\n[model.price.long]\nabove = 200_000\ntokens_in = 10_000_000\n\
+         tokens_cached = 1_000_000\ntokens_out = 37_500_000"
+    ));
+    let of = |read| steep.of(&Amounts::ZERO.with(Kind::TokensIn, read).with(Kind::TokensOut, 100));
+    assert_eq!((of(200_000), of(200_001)), (1_002_500, 2_000_010 + 3_750));
+    let held = |read| steep.apart_at_most(read, 100, CacheWrite::None);
+    assert_eq!((held(200_000), held(200_001)), (1_002_500, 2_003_760));
+    assert_eq!((steep.at_most(200_000), steep.at_most(200_001)), (5_000_000, 7_500_038));
+    assert_eq!((steep.written_at_most(200_000), steep.written_at_most(200_001)), (25_000_000, 37_500_000));
     let at_most = |write| price.apart_at_most(1_000, 100, write);
     let held = [CacheWrite::None, CacheWrite::Short, CacheWrite::Long].map(at_most);
     assert_eq!(held, [7_500, 8_750, 12_500]);

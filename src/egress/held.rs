@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::model::{Amounts, Call, Name, Outcome, Reason, ReasonCode, Status};
+use crate::model::{Call, Name, Outcome, Reason, ReasonCode, Status};
 use crate::pep::{Answer, Durable, Gate, Reserved};
 
 /// How many calls are open.
@@ -61,7 +61,6 @@ pub(crate) struct Held {
     gate: Arc<Gate>,
     work: Option<Durable<Reserved>>,
     sent: bool,
-    parts: u64,
     entered: Entered,
 }
 
@@ -70,7 +69,7 @@ pub(crate) async fn admit(gate: &Arc<Gate>, open: &Open, call: Call) -> Result<H
     let (gate, entered, what) = (gate.clone(), open.enter(), format!("{} {}", call.action.word(), call.resource.name));
     let shown = what.clone();
     let admitted = tokio::task::spawn_blocking(move || match gate.admit(call) {
-        Ok(work) => Ok(Held { gate, work: Some(work), sent: false, parts: 0, entered }),
+        Ok(work) => Ok(Held { gate, work: Some(work), sent: false, entered }),
         Err(answer) => Err(Denial::of(*answer, &shown)),
     });
     admitted.await.unwrap_or_else(|_| {
@@ -85,29 +84,9 @@ impl Held {
         self.work.as_ref().map(Durable::call)
     }
 
-    /// What is held for it.
-    pub(crate) fn held(&self) -> Amounts {
-        self.work.as_ref().map_or(Amounts::ZERO, |work| work.reservation().held())
-    }
-
     /// From now on it may have happened.
     pub(crate) const fn sent(&mut self) {
         self.sent = true;
-    }
-
-    /// Posts what it has used since the last time, and keeps the rest held.
-    pub(crate) async fn post(&mut self, used: Amounts) -> bool {
-        let Some(work) = self.work.take() else { return false };
-        self.parts += 1;
-        let (gate, part) = (self.gate.clone(), self.parts);
-        let posting = tokio::task::spawn_blocking(move || {
-            let posted = gate.post_part(&work, part, used).is_ok();
-            (work, posted)
-        });
-        // Should the thread be lost, the work is lost with it, and the next start ends it as unknown.
-        let Ok((work, posted)) = posting.await else { return false };
-        self.work = Some(work);
-        posted
     }
 
     /// Completes it and answers what the gate made of it; `None` only when the proxies end meanwhile.

@@ -25,7 +25,7 @@ pub use derive::{FINAL_ANSWER, Options, derive};
 pub use import::{default_threat, import};
 pub use parse::parse;
 pub use parties::{Peers, Pin, Registry};
-pub use price::{CacheWrite, Price};
+pub use price::{CacheWrite, Long, Price};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
 pub use types::{
     Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Provenance,

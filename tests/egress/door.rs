@@ -30,7 +30,7 @@ fn a_request_passes_with_the_providers_key_and_without_the_agents_token() {
     assert_eq!(reply.headers.get("request-id").map(String::as_str), Some("req_1"));
     assert!(!reply.headers.contains_key("set-cookie") && !reply.headers.contains_key("x-own"), "{}", reply.head);
     let asked = &fake.asked()[0];
-    assert_eq!(asked.path, "/v1/models?limit=5");
+    assert_eq!((asked.method.as_str(), asked.path.as_str()), ("GET", "/v1/models?limit=5"));
     let header = |name: &str| asked.headers.get(name).map(String::as_str);
     assert_eq!(header("x-api-key"), Some(KEY));
     assert_eq!(header("anthropic-version"), Some("2023-06-01"));

@@ -178,6 +178,7 @@ fn a_chat_without_bound_gets_one_and_its_usage_is_asked_for_and_hidden() {
         &[("authorization", &format!("Bearer {TOKEN}"))],
         asking.to_string().as_bytes(),
     );
+    assert_eq!(fake.asked()[1].path, "/v1/chat/completions");
     assert_eq!(fake.asked()[1].json(), asking, "nothing to change");
     assert!(reply.text().contains("\"prompt_tokens\":1000"));
     assert_eq!(money(&rig), (2_000, 0));
@@ -324,6 +325,43 @@ fn a_stream_that_breaks_off_is_broken_for_the_client_too_and_billed() {
     let reply = claude(&rig, &request(true));
     assert!(reply.status == 200 && !reply.whole, "{}", reply.text());
     assert_eq!(money(&rig), (500 + 1_500 + 12_500 + 125, 0));
+}
+
+#[test]
+fn a_client_that_takes_nothing_holds_nothing_up() {
+    let event = format!(
+        "event: content_block_delta\ndata: {{\"type\": \"content_block_delta\", \"delta\": {{\"text\": \"{}\"}}}}\n\n",
+        "x".repeat(200_000)
+    );
+    let fake = Fake::start(move |_| {
+        let start = message_events("hello", &usage(), 50).remove(0);
+        let many = std::iter::once(start.as_str()).chain(std::iter::repeat_n(event.as_str(), 400));
+        Told::events(many).then(Step::Linger)
+    });
+    let mut quick = setup("anthropic");
+    quick.bounds = Bounds { idle_within: Duration::from_millis(300), ..Bounds::default() };
+    let rig = Rig::start(&fake, quick);
+    let stream = rig.send("POST", "/v1/messages", &[("x-api-key", TOKEN)], request(true).to_string().as_bytes());
+    rig.until("the bill", |rig| rig.posted(Kind::MicroUsd) > 0 && rig.pending(Kind::MicroUsd) == 0);
+    // What was read is known, and 1,000 tokens are the most that it could write.
+    assert_eq!(money(&rig), (500 + 1_500 + 12_500 + 25_000, 0));
+    drop(stream);
+}
+
+#[test]
+fn large_requests_wait_for_room_and_all_of_them_pass() {
+    let fake = Fake::start(|_| message("hi", &json!({"input_tokens": 1, "output_tokens": 1})));
+    let mut tight = setup("anthropic");
+    tight.policy = tight.policy.replace("limit = 2_000_000", "limit = 2_000_000_000");
+    tight.bounds = Bounds { body_bytes: 300_000, room_bytes: 300_000, ..Bounds::default() };
+    let rig = Rig::start(&fake, tight);
+    let content = "x".repeat(250_000);
+    let body = json!({"model": OPUS, "max_tokens": 10, "messages": [{"role": "user", "content": content}]});
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(|| claude(&rig, &body).status)).collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 200));
+    });
+    assert_eq!(money(&rig), (20 * 30, 0));
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 mod door;
 mod fake;
+mod files;
 mod llm;
 mod provider;
 mod rig;
+mod sdk;
+mod tls;

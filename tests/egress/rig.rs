@@ -47,6 +47,11 @@ pub struct Rig {
 impl Rig {
     /// A proxy of `fake` under `setup`.
     pub fn start(fake: &Fake, setup: Setup) -> Self {
+        Self::at(&fake.url(), setup)
+    }
+
+    /// A proxy of the upstream at `url` under `setup`.
+    pub fn at(url: &str, setup: Setup) -> Self {
         let home = tempfile::tempdir().unwrap();
         let key = home.path().join("key");
         std::fs::write(&key, format!("{KEY}\n")).unwrap();
@@ -54,9 +59,7 @@ impl Rig {
         let file = home.path().join("upstreams.toml");
         let text = format!(
             "[[upstream]]\nname = \"fake\"\nkind = \"{}\"\nurl = \"{}\"\nkey_file = \"key\"\n{}\n",
-            setup.kind,
-            fake.url(),
-            setup.lines
+            setup.kind, url, setup.lines
         );
         std::fs::write(&file, text).unwrap();
         let journal = Entries::default();

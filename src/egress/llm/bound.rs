@@ -154,15 +154,13 @@ pub(super) fn granted(gate: &Gate, subject: &Subject, asking: &Asking) -> u64 {
 /// The most tokens, all answers together, that what is left pays for.
 fn affordable(model: Option<&Model>, asking: &Asking, left: impl Fn(Kind) -> u64) -> u64 {
     let tokens = left(Kind::Tokens).saturating_sub(asking.read).min(left(Kind::TokensOut));
-    let Some(price) = model.and_then(|model| model.price.as_ref()).filter(|price| price.tokens_out > 0) else {
-        return tokens;
-    };
-    let money = left(Kind::MicroUsd);
-    if money == u64::MAX {
+    let Some(price) = model.and_then(|model| model.price.as_ref()) else { return tokens };
+    let (money, each) = (left(Kind::MicroUsd), price.written_at_most(asking.read));
+    if money == u64::MAX || each == 0 {
         return tokens;
     }
     let rest = money.saturating_sub(price.apart_at_most(asking.read, 0, asking.write));
-    let bought = u128::from(rest) * 1_000_000 / u128::from(price.tokens_out);
+    let bought = u128::from(rest) * 1_000_000 / u128::from(each);
     tokens.min(u64::try_from(bought).unwrap_or(u64::MAX))
 }
 

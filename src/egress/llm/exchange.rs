@@ -38,20 +38,25 @@ pub(super) async fn forward(
     mut left: Left,
 ) -> Result<Response<Body>, Refusal> {
     let (parts, incoming) = request.into_parts();
-    let path = parts.uri.path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str).to_owned();
+    let path = headers::path(&parts.uri);
     if parts.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::malformed("a request's body is plain JSON, without a content encoding"));
     }
+    let room = door.room.take(body::at_most(&incoming, door.bounds.body_bytes)).await;
     let bytes = collect(incoming, door.bounds.body_bytes, door.bounds.read_within).await?;
     let upstream = headers::upstream(&door, &parts.headers)?;
     let asking = read(&door, api, &bytes)?;
     if api == Api::CountTokens {
-        return free(&door, &path, upstream, bytes).await;
+        return free(&door, &path, upstream, body::kept(bytes, room)).await;
     }
-    let (held, bytes, most) = hold(&door, &parts.headers, &asking, bytes).await?;
-    let mut held = held;
+    let (mut held, bytes, most) = hold(&door, &parts.headers, &asking, bytes).await?;
+    if left.is_gone() {
+        // A person may have been asked, and the client has not waited.
+        held.complete(meter::nothing("the client had gone before anything was sent")).await;
+        return Err(Refusal::forbidden("the client has gone"));
+    }
     held.sent();
-    let sending = door.client.send(Method::POST, &path, upstream, body::full(bytes));
+    let sending = door.client.send(Method::POST, &path, upstream, body::kept(bytes, room));
     let answered = tokio::select! {
         answered = sending => answered,
         cut = interrupted(&door, &held, &mut left) => return Err(interrupt(held, cut).await),
@@ -122,8 +127,8 @@ fn limited(asking: &Asking, granted: u64, bytes: Bytes) -> Option<Bytes> {
 }
 
 /// Forwards what costs nothing and holds nothing.
-async fn free(door: &Door, path: &str, upstream: HeaderMap, bytes: Bytes) -> Result<Response<Body>, Refusal> {
-    let response = door.client.send(Method::POST, path, upstream, body::full(bytes)).await.map_err(refusal::lost)?;
+async fn free(door: &Door, path: &str, upstream: HeaderMap, body: Body) -> Result<Response<Body>, Refusal> {
+    let response = door.client.send(Method::POST, path, upstream, body).await.map_err(refusal::lost)?;
     whole(response, door.bounds.answer_bytes, door).await.map_err(refusal::lost)
 }
 
@@ -283,6 +288,17 @@ impl Pump {
         }
     }
 
+    /// Passes an event on; what ends the stream while the client does not take it. One that takes nothing for
+    /// as long as an upstream may be silent has gone.
+    async fn pass(&self, event: Bytes) -> Option<Cut> {
+        tokio::select! {
+            sent = self.outlet.send(event) => sent.is_err().then_some(Cut::Client),
+            () = self.door.cut() => Some(Cut::Stopped),
+            () = revoked(&self.held) => Some(Cut::Revoked),
+            () = tokio::time::sleep(self.door.bounds.idle_within) => Some(Cut::Client),
+        }
+    }
+
     /// Passes events on until the last one, or until something ends it.
     async fn flow(&mut self, events: &mut Events) -> End {
         loop {
@@ -291,8 +307,11 @@ impl Pump {
                 match met {
                     Event::Hide => {}
                     Event::Last => return End::Last(event),
-                    Event::Pass if self.outlet.send(event).await.is_err() => return End::Cut(Cut::Client),
-                    Event::Pass => {}
+                    Event::Pass => {
+                        if let Some(cut) = self.pass(event).await {
+                            return End::Cut(cut);
+                        }
+                    }
                 }
             }
             let next = tokio::select! {
@@ -309,8 +328,7 @@ impl Pump {
                     if let Some(data) = sse::data(&rest) {
                         self.meter.event(&data);
                     }
-                    let gone = self.outlet.send(rest).await.is_err();
-                    return if gone { End::Cut(Cut::Client) } else { End::Whole };
+                    return self.pass(rest).await.map_or(End::Whole, End::Cut);
                 }
                 Err(_) => return End::Cut(Cut::Upstream),
             }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use hyper::header::HeaderMap;
-use hyper::{Response, StatusCode};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Response, StatusCode, Uri};
 
 use super::shape;
 use crate::egress::body::{Body, full};
@@ -17,6 +18,12 @@ const ASKED_PREFIXES: &[&str] = &["anthropic-beta", "anthropic-version", "openai
 /// Headers of an answer that go to the client.
 const TOLD: &[&str] = &["content-type", "request-id", "x-request-id", "retry-after", "x-should-retry"];
 const TOLD_PREFIXES: &[&str] = &["anthropic-ratelimit-", "x-ratelimit-", "openai-processing-", "openai-version"];
+
+/// The path with its query as the provider knows it: clients leave `/v1` out at times.
+pub(super) fn path(uri: &Uri) -> String {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if uri.path().starts_with("/v1/") { path.to_owned() } else { format!("/v1{path}") }
+}
 
 /// The headers that go upstream, with the provider's key.
 pub(super) fn upstream(door: &Door, asked: &HeaderMap) -> Result<HeaderMap, Refusal> {

@@ -61,11 +61,17 @@ impl Meter {
     pub(super) fn whole(&mut self, body: &[u8]) {
         let usage = parse_json(body).ok().and_then(|value| value.get("usage").and_then(Value::as_object).cloned());
         match usage {
-            Some(usage) => {
+            // A report of half of it is none.
+            Some(usage)
+                if self.api != Api::Messages
+                    || ["input_tokens", "output_tokens"]
+                        .iter()
+                        .all(|key| usage.get(*key).is_some_and(Value::is_u64)) =>
+            {
                 self.say(&usage);
                 self.whole = !self.unreadable;
             }
-            None => self.unreadable = true,
+            _ => self.unreadable = true,
         }
     }
 
@@ -108,7 +114,7 @@ impl Meter {
             "content_block_start" => self.count(event.get("content_block")),
             "content_block_delta" => self.count(event.get("delta")),
             "message_delta" => match event.get("usage").and_then(Value::as_object) {
-                Some(usage) if usage.contains_key("output_tokens") => {
+                Some(usage) if usage.get("output_tokens").is_some_and(Value::is_u64) => {
                     self.say(usage);
                     self.whole = true;
                 }

@@ -82,8 +82,8 @@ fn api(kind: Kind, path: &str) -> Option<Api> {
 /// Forwards a request without a body that costs nothing.
 async fn pass(door: &Door, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let upstream = headers::upstream(door, request.headers())?;
-    let path = request.uri().path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str);
-    let sent = door.client.send(Method::GET, path, upstream, body::empty()).await.map_err(refusal::lost)?;
+    let path = headers::path(request.uri());
+    let sent = door.client.send(Method::GET, &path, upstream, body::empty()).await.map_err(refusal::lost)?;
     let (parts, mut inbound) = sent.into_parts();
     let bytes = inbound.collect(door.bounds.answer_bytes).await.map_err(refusal::lost)?;
     Ok(headers::response(door, parts.status, &parts.headers, bytes))

@@ -27,6 +27,7 @@ pub(super) fn refused(kind: Kind, refusal: &Refusal) -> Response<Body> {
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+        status if status.is_server_error() => "api_error",
         _ => "invalid_request_error",
     };
     let text = &refusal.text;
@@ -41,7 +42,10 @@ pub(super) fn refused(kind: Kind, refusal: &Refusal) -> Response<Body> {
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    // Of nothing that was sent nothing is lost: only then may a client try again.
+    if refusal.status != StatusCode::BAD_GATEWAY {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
     response
 }
 

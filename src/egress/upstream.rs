@@ -170,7 +170,8 @@ fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
     let (mut job_token, mut blob_hosts, mut look_every) = (None, BTreeSet::new(), LOOK_EVERY);
     if kind.is_none_or(|kind| kind == Kind::Hub) {
         job_token = table.text("job_token_file").and_then(|At { value, line }| {
-            let read = self::key(&folder.join(value)).map_err(|text| table.fault(line, format!("`job_token_file`: {text}")));
+            let read =
+                self::key(&folder.join(value)).map_err(|text| table.fault(line, format!("`job_token_file`: {text}")));
             sound &= read.is_ok();
             read.ok()
         });
@@ -180,7 +181,19 @@ fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
         look_every = table.whole("look_every_ms", 20..=600_000).map_or(LOOK_EVERY, Duration::from_millis);
     }
     let (name, kind, url, listen, key) = (name?, kind?, url?, listen?, key?);
-    let own = Upstream { name, kind, url, listen, key, roots, bytes_per_token, extra_fields, job_token, blob_hosts, look_every };
+    let own = Upstream {
+        name,
+        kind,
+        url,
+        listen,
+        key,
+        roots,
+        bytes_per_token,
+        extra_fields,
+        job_token,
+        blob_hosts,
+        look_every,
+    };
     sound.then_some(own)
 }
 

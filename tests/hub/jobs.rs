@@ -217,6 +217,10 @@ fn an_agent_sees_and_stops_its_own_jobs_only() {
     assert_eq!(rig.get(&format!("/api/jobs/team/{id}")).json()["durations"]["runningSecs"], 5);
     let logs = rig.get(&format!("/api/jobs/team/{id}/logs"));
     assert!(logs.headers["content-type"] == "text/event-stream" && logs.text().contains("hello"));
+    fake.world().quotes = true;
+    let quoting = rig.get(&format!("/api/jobs/team/{id}/logs"));
+    assert!(!quoting.text().contains(KEY) && !quoting.text().contains("data"), "{}", quoting.text());
+    fake.world().quotes = false;
     let cancelled = rig.ask("POST", &format!("/api/jobs/team/{id}/cancel"), &[], b"");
     assert_eq!((cancelled.status, &cancelled.json()["status"]["stage"]), (200, &json!("CANCELED")));
     rig.until("settled", |rig| rig.pending(Kind::MicroUsd) == 0);

@@ -22,7 +22,7 @@ use super::request::Refused;
 use super::upload::{JSON, refused_by_hub};
 use super::watch::{self, Watch};
 use super::{REGISTRY, State};
-use crate::egress::body::{Body, Inbound, collect, flowing};
+use crate::egress::body::{Body, Inbound, Outlet, collect, flowing};
 use crate::egress::door::Door;
 use crate::egress::error::{Lost, Refusal};
 use crate::model::{Action, Limits, Name, Outcome, Resource, Status, parse_json};
@@ -30,6 +30,8 @@ use crate::pep::{Durable, Reserved};
 
 /// Bytes of a launch.
 const LAUNCH_BYTES: usize = 1 << 20;
+/// Bytes of a token, at most.
+const LONGEST_TOKEN: usize = 4 << 10;
 /// How long the Hub's prices are taken for those of now.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -240,22 +242,36 @@ async fn events(door: &Arc<Door>, path: &str) -> Result<Response<Body>, Refusal>
     let (outlet, out) = flowing();
     let door = door.clone();
     tokio::spawn(async move {
-        let flow = async {
-            while let Ok(Some(piece)) = Inbound::next(&mut body).await {
-                if outlet.send(piece).await.is_err() {
-                    return;
-                }
-            }
+        let quotes = tokio::select! {
+            quotes = relay(&mut body, &outlet, &door) => quotes,
+            () = outlet.gone() => false,
+            () = door.cut() => false,
         };
-        tokio::select! {
-            () = flow => {}
-            () = outlet.gone() => {}
-            () = door.cut() => {}
+        if quotes {
+            tracing::error!(upstream = %door.upstream.name, "a stream quotes the gate's own token; it is cut");
+            outlet.cut().await;
         }
     });
     let mut response = Response::new(out);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
+}
+
+/// Hands on what comes until its end; true when it quotes the gate's own token, of which nothing more goes on then.
+async fn relay(body: &mut Inbound, outlet: &Outlet, door: &Door) -> bool {
+    let mut last = Vec::new();
+    while let Ok(Some(piece)) = body.next().await {
+        // Pieces may cut a token in two.
+        last.extend_from_slice(&piece);
+        if door.upstream.key.is_in(&last) {
+            return true;
+        }
+        last.drain(..last.len().saturating_sub(LONGEST_TOKEN));
+        if outlet.send(piece).await.is_err() {
+            break;
+        }
+    }
+    false
 }
 
 /// The outcome of a launch that never was.

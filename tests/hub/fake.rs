@@ -146,6 +146,14 @@ impl Fake {
         }
     }
 
+    /// The newest launch, as it arrived.
+    pub fn launched(&self) -> Value {
+        let world = self.world();
+        let launch = |asked: &&Asked| asked.method == "POST" && asked.path.matches('/').count() == 3;
+        let mut launches = world.asked.iter().filter(|asked| asked.path.starts_with("/api/jobs/")).filter(launch);
+        serde_json::from_slice(&launches.next_back().unwrap().body).unwrap()
+    }
+
     /// Requests whose method and path begin so.
     pub fn count(&self, method: &str, start: &str) -> usize {
         self.world().asked.iter().filter(|asked| asked.method == method && asked.path.starts_with(start)).count()

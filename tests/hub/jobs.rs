@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use weir::model::Kind;
 
 use crate::fake::{Fake, Launching};
@@ -28,7 +28,7 @@ fn a_job_is_held_followed_and_settled_by_the_minute() {
         reply.text()
     );
     assert_eq!((rig.pending(Kind::MicroUsd), rig.pending(Kind::GpuMs)), (HELD, 600_000));
-    let sent: Value = serde_json::from_slice(&fake.world().asked.last().unwrap().body).unwrap();
+    let sent = fake.launched();
     assert_eq!((&sent["timeoutSeconds"], &sent["labels"]["name"]), (&json!(600), &json!("run-1")));
     assert!(sent["labels"]["weir-call"].as_str().unwrap().len() == 32 && sent.get("secrets").is_none());
     fake.run_all(61);
@@ -48,7 +48,7 @@ fn a_timeout_that_is_left_out_is_stated() {
     let mut launch = job();
     launch.as_object_mut().unwrap().remove("timeoutSeconds");
     assert_eq!(rig.post("/api/jobs/team", &launch).status, 200);
-    let sent: Value = serde_json::from_slice(&fake.world().asked.last().unwrap().body).unwrap();
+    let sent = fake.launched();
     assert_eq!(sent["timeoutSeconds"], 1_800);
     assert_eq!(rig.pending(Kind::MicroUsd), 32 * 6_667);
 }
@@ -61,7 +61,7 @@ fn a_job_gets_its_own_token_and_no_other_leaves_the_gate() {
     launch["secrets"] = json!({"HF_TOKEN": TOKEN});
     let reply = rig.post("/api/jobs/team", &launch);
     assert_eq!(reply.status, 200, "{}", reply.text());
-    let sent: Value = serde_json::from_slice(&fake.world().asked.last().unwrap().body).unwrap();
+    let sent = fake.launched();
     assert_eq!(sent["secrets"], json!({"HF_TOKEN": JOB}));
     let world = fake.world();
     assert!(world.asked.iter().all(|asked| !String::from_utf8_lossy(&asked.body).contains(TOKEN)));

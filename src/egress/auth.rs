@@ -14,8 +14,9 @@ use crate::model::Secret;
 /// Bytes of a request's head.
 pub(super) const HEAD: usize = 32 << 10;
 
-/// Refuses a request that does not come from a client of this machine with the agent's token.
-pub(super) fn check(headers: &HeaderMap, uri: &Uri, token: &Secret) -> Result<(), Refusal> {
+/// Refuses a request that does not come from a client of this machine with the agent's `token`. Without one the
+/// protocol looks itself at the ticket that the request carries instead.
+pub(super) fn check(headers: &HeaderMap, uri: &Uri, token: Option<&Secret>) -> Result<(), Refusal> {
     // The listener's own bound is one on what it buffers, which a head that arrives at once may pass.
     let pairs = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
     if uri.path().len() + uri.query().map_or(0, str::len) + pairs.sum::<usize>() > HEAD {
@@ -30,6 +31,7 @@ pub(super) fn check(headers: &HeaderMap, uri: &Uri, token: &Secret) -> Result<()
     if headers.contains_key(ORIGIN) {
         return forbidden("requests from web pages are refused");
     }
+    let Some(token) = token else { return Ok(()) };
     let bearer = single(headers, AUTHORIZATION.as_str())?.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
@@ -99,7 +101,7 @@ mod tests {
             for (name, value) in pairs {
                 headers.append(*name, value.parse().unwrap());
             }
-            check(&headers, &Uri::from_static("/"), &token).map_err(|refusal| refusal.status.as_u16())
+            check(&headers, &Uri::from_static("/"), Some(&token)).map_err(|refusal| refusal.status.as_u16())
         };
         assert_eq!(with(&[("authorization", "Bearer agent-token-0123")]), Ok(()));
         assert_eq!(with(&[("x-api-key", "agent-token-0123")]), Ok(()));
@@ -124,7 +126,7 @@ mod tests {
             let mut headers =
                 HeaderMap::from_iter([("x-api-key".parse().unwrap(), "agent-token-0123".parse().unwrap())]);
             headers.extend(host.map(|host| (HOST, host.parse().unwrap())));
-            check(&headers, &Uri::from_static(uri), &token).is_ok()
+            check(&headers, &Uri::from_static(uri), Some(&token)).is_ok()
         };
         assert!(check(Some("localhost:1"), "/") && check(Some("localhost:1"), "http://127.0.0.1:1/"));
         assert!(!check(None, "/") && !check(Some("rebound.example"), "/"));

@@ -24,7 +24,7 @@ const HEADERS: usize = 128;
 
 /// How long an upstream may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// To take a connection.
     pub connect: Duration,
     /// To begin its answer.

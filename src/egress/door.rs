@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::auth;
 use super::body::{Body, Room};
-use super::client::Client;
+use super::client::{Client, Patience};
 use super::error::Refusal;
 use super::held::{self, Denial, Held, Open};
 use super::proxy::Bounds;
@@ -50,6 +50,17 @@ pub(crate) trait Protocol: Send + Sync {
 
     /// How a client of this protocol is told of a refusal.
     fn refuse(&self, path: &str, refusal: &Refusal) -> Response<Body>;
+
+    /// Whether requests to `path` carry, instead of the token, a ticket that the protocol itself gave out.
+    fn takes_ticket(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Takes up, at the start, what goes on besides requests.
+    fn begin(&self, door: &Arc<Door>) {
+        let _ = door;
+    }
 }
 
 /// One upstream with everything that its requests need.
@@ -73,7 +84,8 @@ impl Door {
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let refused = |refusal: Refusal| self.protocol.refuse(&path, &refusal);
-        if let Err(refusal) = auth::check(request.headers(), request.uri(), &self.token) {
+        let token = (!self.protocol.takes_ticket(&path)).then_some(&self.token);
+        if let Err(refusal) = auth::check(request.headers(), request.uri(), token) {
             return refused(refusal);
         }
         // Dropped with this future, which is what becomes of it when the client goes.
@@ -109,6 +121,11 @@ impl Door {
     /// Decides on `call`, holds what it may use and records the intent.
     pub(crate) async fn admit(&self, call: Call) -> Result<Held, Denial> {
         held::admit(&self.gate, &self.open, call).await
+    }
+
+    /// How long upstreams may take.
+    pub(crate) const fn patience(&self) -> Patience {
+        self.bounds.patience()
     }
 
     /// Waits until the proxies end.

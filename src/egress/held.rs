@@ -97,6 +97,11 @@ impl Held {
         completed.ok()
     }
 
+    /// Takes the call out of here: it goes on elsewhere when the proxies end, and somebody else completes it.
+    pub(crate) fn keep(mut self) -> Option<Durable<Reserved>> {
+        self.work.take()
+    }
+
     /// Whether an account of its subject was revoked since.
     pub(crate) fn is_revoked(&self) -> bool {
         self.call().is_some_and(|call| self.gate.is_revoked(&call.subject))

@@ -7,10 +7,10 @@
 mod auth;
 mod body;
 mod client;
-mod closed;
 mod door;
 mod error;
 mod held;
+mod hub;
 mod listener;
 mod llm;
 mod proxy;

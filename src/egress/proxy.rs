@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 
 use super::body::Room;
 use super::client::{Client, Patience};
-use super::closed::Closed;
 use super::door::{Door, Protocol};
 use super::error::{EgressFault, io_fault};
 use super::held::{Open, fresh};
+use super::hub::Hub;
 use super::listener::{self, Served};
 use super::llm::Llm;
 use super::session::{Sessions, Who};
@@ -48,6 +48,13 @@ pub struct Bounds {
     pub idle_within: Duration,
     /// How long what is open may go on after a stop.
     pub grace: Duration,
+}
+
+impl Bounds {
+    /// How long upstreams may take.
+    pub(super) const fn patience(&self) -> Patience {
+        Patience { connect: self.connect_within, head: self.head_within, idle: self.idle_within }
+    }
 }
 
 impl Default for Bounds {
@@ -125,7 +132,7 @@ impl Proxy {
         let own = fresh().ok_or_else(|| io_fault("draw a session's name")(std::io::ErrorKind::Unsupported.into()))?;
         let sessions = Arc::new(Sessions::new(Who { org, project, agent }, own));
         let (open, (cutter, cut)) = (Open::new(), watch::channel(false));
-        let patience = Patience { connect: bounds.connect_within, head: bounds.head_within, idle: bounds.idle_within };
+        let patience = bounds.patience();
         let mut doors = Vec::new();
         for (upstream, listener, _) in self.bound {
             let (client, protocol) = (Client::new(&upstream, patience)?, protocol(&upstream));
@@ -149,7 +156,7 @@ impl Proxy {
 fn protocol(upstream: &Upstream) -> Box<dyn Protocol> {
     match upstream.kind {
         Kind::Anthropic | Kind::OpenAi => Box::new(Llm::new(upstream.kind)),
-        Kind::Hub => Box::new(Closed),
+        Kind::Hub => Box::new(Hub::default()),
     }
 }
 
@@ -164,6 +171,7 @@ async fn run(
     let places = Arc::new(Semaphore::new(bounds.connections.max(1)));
     let mut listeners = JoinSet::new();
     for (door, listener) in doors {
+        door.protocol.begin(&door);
         let (places, draining) = (places.clone(), draining.clone());
         listeners.spawn(listener::accept(Served { door, places, draining, read_within: bounds.read_within }, listener));
     }

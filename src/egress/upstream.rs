@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::HeaderValue;
@@ -57,6 +58,11 @@ impl Key {
         (plain && (8..=KEY_BYTES).contains(&text.len())).then(|| Self(text.to_owned()))
     }
 
+    /// The key itself, for the one message that has to hold it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// True when `bytes` quote it.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
         bytes.windows(self.0.len()).any(|window| window == self.0.as_bytes())
@@ -89,7 +95,18 @@ pub struct Upstream {
     pub bytes_per_token: u64,
     /// Top-level fields of a request that pass although the gate does not know them.
     pub extra_fields: BTreeSet<String>,
+    /// Of the Hub: the token that jobs get in place of the agent's; without one no job gets a secret.
+    pub job_token: Option<Key>,
+    /// Of the Hub: hosts that hold files besides the Hub itself, each a name or, after a dot, the end of one.
+    pub blob_hosts: BTreeSet<String>,
+    /// Of the Hub: how often a job that runs is looked at.
+    pub look_every: Duration,
 }
+
+/// How often a job is looked at when the configuration does not say.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Where the Hub's files lie when the configuration does not say.
+const BLOB_HOSTS: [&str; 2] = [".hf.co", ".huggingface.co"];
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -150,8 +167,34 @@ fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
         extra_fields =
             table.texts("extra_fields").map(|At { value, .. }| value.into_iter().collect()).unwrap_or_default();
     }
+    let (mut job_token, mut blob_hosts, mut look_every) = (None, BTreeSet::new(), LOOK_EVERY);
+    if kind.is_none_or(|kind| kind == Kind::Hub) {
+        job_token = table.text("job_token_file").and_then(|At { value, line }| {
+            let read =
+                self::key(&folder.join(value)).map_err(|text| table.fault(line, format!("`job_token_file`: {text}")));
+            sound &= read.is_ok();
+            read.ok()
+        });
+        let usual = || BLOB_HOSTS.iter().map(|&host| host.to_owned()).collect();
+        let listed = |At { value, .. }: At<Vec<String>>| value.iter().map(|host| host.to_ascii_lowercase()).collect();
+        blob_hosts = table.texts("blob_hosts").map_or_else(usual, listed);
+        look_every = table.whole("look_every_ms", 20..=600_000).map_or(LOOK_EVERY, Duration::from_millis);
+    }
     let (name, kind, url, listen, key) = (name?, kind?, url?, listen?, key?);
-    sound.then_some(Upstream { name, kind, url, listen, key, roots, bytes_per_token, extra_fields })
+    let own = Upstream {
+        name,
+        kind,
+        url,
+        listen,
+        key,
+        roots,
+        bytes_per_token,
+        extra_fields,
+        job_token,
+        blob_hosts,
+        look_every,
+    };
+    sound.then_some(own)
 }
 
 fn kind_of(table: &Table<'_, '_>, word: &str, line: usize) -> Option<Kind> {

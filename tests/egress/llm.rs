@@ -172,14 +172,22 @@ fn a_chat_without_bound_gets_one_and_its_usage_is_asked_for_and_hidden() {
     asking["stream_options"] = json!({"include_usage": true, "include_obfuscation": false});
     asking["max_tokens"] = 100.into();
     asking["n"] = 2.into();
+    // Of two limits none is raised.
+    let both = json!({"model": "gpt-5", "max_tokens": 5, "max_completion_tokens": 40_000, "messages": []});
+    let mut tight = setup("openai");
+    tight.policy = tight.policy.replacen("name = \"gpt-5\"\n", "name = \"gpt-5\"\nmax_tokens = 30_000\n", 1);
+    let second = Rig::start(&fake, tight);
+    second.ask("POST", "/v1/chat/completions", &[], both.to_string().as_bytes());
+    let sent = fake.asked()[1].json();
+    assert_eq!((&sent["max_tokens"], &sent["max_completion_tokens"]), (&json!(5), &json!(30_000)));
     let reply = rig.ask(
         "POST",
         "/chat/completions",
         &[("authorization", &format!("Bearer {TOKEN}"))],
         asking.to_string().as_bytes(),
     );
-    assert_eq!(fake.asked()[1].path, "/v1/chat/completions");
-    assert_eq!(fake.asked()[1].json(), asking, "nothing to change");
+    assert_eq!(fake.asked()[2].path, "/v1/chat/completions");
+    assert_eq!(fake.asked()[2].json(), asking, "nothing to change");
     assert!(reply.text().contains("\"prompt_tokens\":1000"));
     assert_eq!(money(&rig), (2_000, 0));
 }

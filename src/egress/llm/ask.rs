@@ -35,8 +35,8 @@ pub(super) struct Asking {
     pub read: u64,
     /// The most tokens to be written, for each answer; `None` when the client does not say.
     pub written: Option<u64>,
-    /// The members that say so, in the order of the API.
-    pub limits: Vec<&'static str>,
+    /// The members that say so, or are to say so, each with what the client wrote.
+    pub limits: Vec<(&'static str, Option<u64>)>,
     /// Answers.
     pub copies: u64,
     /// A client that gets fewer tokens than this gets nothing that it can use.
@@ -203,14 +203,14 @@ impl Asking {
         for key in limits {
             if let Some(most) = whole(body, key)? {
                 written = Some(written.unwrap_or(0).max(most));
-                stated.push(*key);
+                stated.push((*key, Some(most)));
             }
         }
         if api == Api::Messages && written.is_none() {
             return Err(Refusal::malformed("`max_tokens` is needed"));
         }
         if stated.is_empty() {
-            stated.extend(limits.first());
+            stated.extend(limits.first().map(|key| (*key, None)));
         }
         let stream = flag(body, "stream")?;
         let options = body.get("stream_options").and_then(Value::as_object);
@@ -358,7 +358,7 @@ mod tests {
         let chat = json!({"model": "gpt-5", "messages": [{"role": "user", "content": "hi"}], "stream": true, "n": 3});
         let asking = read(Api::Chat, chat).unwrap();
         assert_eq!((asking.written, asking.copies, asking.add_usage), (None, 3, true));
-        assert_eq!(asking.limits, ["max_completion_tokens"]);
+        assert_eq!(asking.limits, [("max_completion_tokens", None)]);
         let response =
             json!({"model": "gpt-5", "input": "hi", "tools": [{"type": "function", "name": "f"}], "store": false});
         assert!(read(Api::Responses, response).is_ok());

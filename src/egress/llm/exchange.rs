@@ -112,8 +112,8 @@ async fn hold(
 /// The request with the tokens that are granted, and with its usage asked for.
 fn limited(asking: &Asking, granted: u64, bytes: Bytes) -> Option<Bytes> {
     let mut text = bytes;
-    if asking.written != Some(granted) || asking.limits.len() > 1 {
-        for key in &asking.limits {
+    for (key, asked) in &asking.limits {
+        if asked.is_none_or(|asked| asked > granted) {
             text = edit::set(&text, key, &granted.to_string())?.into();
         }
     }

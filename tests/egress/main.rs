@@ -1,5 +1,6 @@
 //! The reverse proxies over real sockets: a plain client, a real gate, scripted upstreams on loopback.
 
+mod claude;
 mod door;
 mod fake;
 mod files;

@@ -257,7 +257,11 @@ fn tools(api: Api, body: &Map<String, Value>) -> Result<(), Refusal> {
         Some(Value::Array(tools)) => tools,
         Some(_) => return Err(Refusal::malformed("`tools` is a list")),
     };
-    for tool in tools {
+    // A namespace is a group of tools, and no group holds another.
+    let inside = |tool: &'_ Value| tool.get("type") == Some(&"namespace".into()) && api == Api::Responses;
+    let groups = tools.iter().filter(|tool| inside(tool));
+    let grouped = groups.filter_map(|group| group.get("tools").and_then(Value::as_array)).flatten();
+    for tool in tools.iter().filter(|tool| !inside(tool)).chain(grouped) {
         let word = match tool.get("type") {
             None if matches!(api, Api::Messages | Api::CountTokens) => continue,
             Some(Value::String(word)) => word.as_str(),
@@ -331,6 +335,8 @@ mod tests {
             (Api::Responses, "prompt", json!({"id": "p"})),
             (Api::Responses, "tools", json!([{"type": "web_search"}])),
             (Api::Responses, "tools", json!([{"type": "mcp"}])),
+            (Api::Responses, "tools", json!([{"type": "namespace", "tools": [{"type": "web_search"}]}])),
+            (Api::Responses, "tools", json!([{"type": "namespace", "tools": [{"type": "namespace", "tools": []}]}])),
             (Api::Responses, "tools", json!([{"type": "image_generation"}])),
         ];
         for (api, key, value) in cases {
@@ -359,8 +365,7 @@ mod tests {
         let asking = read(Api::Chat, chat).unwrap();
         assert_eq!((asking.written, asking.copies, asking.add_usage), (None, 3, true));
         assert_eq!(asking.limits, [("max_completion_tokens", None)]);
-        let response =
-            json!({"model": "gpt-5", "input": "hi", "tools": [{"type": "function", "name": "f"}], "store": false});
+        let response = json!({"model": "gpt-5", "input": "hi", "tools": [{"type": "function", "name": "f"}, {"type": "namespace", "name": "n", "tools": [{"type": "function"}]}], "store": false});
         assert!(read(Api::Responses, response).is_ok());
     }
 

@@ -10,7 +10,7 @@ use weir::model::{Amounts, Kind};
 use crate::door::setup;
 use crate::fake::{Asked, Fake, Step, Told};
 use crate::provider::{chat_events, chat_usage, error, message, message_events, response_events, streamed, usage};
-use crate::rig::{KEY, Reply, Rig, TOKEN};
+use crate::rig::{Entries, KEY, Reply, Rig, TOKEN};
 
 const OPUS: &str = "claude-opus-4-8";
 /// What one request of the scripted run costs, in micro-dollars.
@@ -354,6 +354,28 @@ fn a_client_that_takes_nothing_holds_nothing_up() {
     // What was read is known, and 1,000 tokens are the most that it could write.
     assert_eq!(money(&rig), (500 + 1_500 + 12_500 + 25_000, 0));
     drop(stream);
+}
+
+#[test]
+fn what_cannot_be_put_on_record_is_not_given_out_and_nothing_follows() {
+    for stream in [true, false] {
+        let journal = Entries::default();
+        let breaking = journal.clone();
+        let fake = Fake::start(move |_| {
+            breaking.break_down();
+            let usage = json!({"input_tokens": 1, "output_tokens": 1});
+            if stream { streamed("hello", &usage, 5) } else { message("hello", &usage) }
+        });
+        let rig = Rig::start(&fake, crate::rig::Setup { journal, ..setup("anthropic") });
+        let reply = claude(&rig, &request(stream));
+        assert_eq!((reply.status, reply.whole), if stream { (200, false) } else { (403, true) }, "{}", reply.text());
+        assert!(
+            !reply.text().contains("message_stop") && (stream || !reply.text().contains("hello")),
+            "{}",
+            reply.text()
+        );
+        assert_eq!((claude(&rig, &request(stream)).status, fake.asked().len()), (403, 1));
+    }
 }
 
 #[test]

@@ -251,7 +251,11 @@ pub(super) fn instead(policy: &Policy, call: &Call) -> String {
         }
         Action::CodeImport => {
             let imports = policy.code.as_ref().map(|code| code.imports.as_slice()).unwrap_or_default();
-            list("modules", imports.iter().map(String::as_str).collect())
+            let packages = policy.code.iter().flat_map(|code| &code.packages).map(|package| package.name.as_str());
+            // What a package holds is known where it is prepared: its own modules are imported there without a call.
+            let packages = list("the modules of the packages", packages.collect());
+            let modules = list("modules", imports.iter().map(String::as_str).collect());
+            [modules, packages].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
         }
         Action::AgentInvoke => list("agents", policy.peers.names.iter().map(String::as_str).collect()),
         Action::PackageFetch => {

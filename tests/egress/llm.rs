@@ -357,6 +357,42 @@ fn a_client_that_takes_nothing_holds_nothing_up() {
 }
 
 #[test]
+fn a_provider_that_falls_silent_is_not_waited_for() {
+    let fake = Fake::start(|asked| match asked.json()["stream"] == true {
+        true => Told::events(message_events("hello", &usage(), 50)[..4].iter().map(String::as_str)).then(Step::Linger),
+        false => {
+            std::thread::sleep(Duration::from_secs(2));
+            error(500, "api_error")
+        }
+    });
+    let mut quick = setup("anthropic");
+    let short = Duration::from_millis(300);
+    quick.bounds = Bounds { idle_within: short, head_within: short, ..Bounds::default() };
+    let rig = Rig::start(&fake, quick);
+    let reply = claude(&rig, &request(true));
+    assert!(reply.status == 200 && !reply.whole);
+    assert_eq!(money(&rig), (500 + 1_500 + 12_500 + 125, 0));
+    let reply = claude(&rig, &request(false));
+    assert_eq!((reply.status, rig.gate.doubts().len()), (504, 1), "{}", reply.text());
+    assert_eq!(reply.headers.get("x-should-retry").map(String::as_str), Some("false"));
+}
+
+#[test]
+fn an_answer_that_quotes_the_key_is_withheld() {
+    let fake = Fake::start(|asked| match asked.method.as_str() {
+        "GET" => Told::json(200, &json!({"data": [KEY]})),
+        _ => Told::json(400, &json!({"error": {"message": format!("the key {KEY} has no access")}})),
+    });
+    let rig = Rig::start(&fake, setup("openai"));
+    let body = json!({"model": "gpt-5", "messages": []}).to_string();
+    for reply in [rig.ask("POST", "/v1/chat/completions", &[], body.as_bytes()), rig.ask("GET", "/v1/models", &[], b"")]
+    {
+        assert_eq!((reply.status, format!("{reply:?}").contains(KEY)), (403, false), "{}", reply.text());
+    }
+    assert_eq!(money(&rig), (0, 0));
+}
+
+#[test]
 fn what_cannot_be_put_on_record_is_not_given_out_and_nothing_follows() {
     for stream in [true, false] {
         let journal = Entries::default();

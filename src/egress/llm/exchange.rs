@@ -112,8 +112,8 @@ async fn hold(
 /// The request with the tokens that are granted, and with its usage asked for.
 fn limited(asking: &Asking, granted: u64, bytes: Bytes) -> Option<Bytes> {
     let mut text = bytes;
-    if asking.written != Some(granted) || asking.limits.len() > 1 {
-        for key in &asking.limits {
+    for (key, asked) in &asking.limits {
+        if asked.is_none_or(|asked| asked > granted) {
             text = edit::set(&text, key, &granted.to_string())?.into();
         }
     }
@@ -199,7 +199,8 @@ async fn answer(
         }
         Ok(bytes) => {
             meter.whole(&bytes);
-            settle(held, meter.end(), &bytes).await;
+            let outcome = Outcome { result: Some(Digest::of(&bytes)), ..meter.end() };
+            settle(held, outcome).await?;
             Ok(headers::response(&door, parts.status, &parts.headers, bytes))
         }
     }
@@ -233,8 +234,15 @@ async fn failed(
     Ok(headers::response(door, status, &parts.headers, bytes))
 }
 
-async fn settle(held: Held, outcome: Outcome, result: &[u8]) {
-    held.complete(Outcome { result: Some(Digest::of(result)), ..outcome }).await;
+/// Completes the call. What could not be put on record did not happen for the client either.
+async fn settle(held: Held, outcome: Outcome) -> Result<(), Refusal> {
+    let answer = held.complete(outcome).await;
+    if answer.as_ref().is_some_and(|answer| answer.receipt.is_some()) {
+        return Ok(());
+    }
+    let text =
+        answer.and_then(|answer| answer.denial).unwrap_or_else(|| "the gate stopped before it had settled this".into());
+    Err(Refusal::forbidden(text))
 }
 
 fn encoded(headers: &HeaderMap) -> bool {
@@ -276,8 +284,9 @@ impl Pump {
         };
         let Self { held, mut inbound, outlet, .. } = self;
         // Whatever the client does: first it is settled.
-        held.complete(outcome).await;
+        let settled = settle(held, outcome).await.is_ok();
         match end {
+            End::Last(_) | End::Whole if !settled => outlet.cut().await,
             End::Last(last) => {
                 if outlet.send(last).await.is_ok() && outlet.send(events.rest()).await.is_ok() {
                     drop(tokio::time::timeout(AFTER, rest(&mut inbound, &outlet)).await);

@@ -195,6 +195,25 @@ fn labels_and_machines_that_lie_stop_the_job() {
 }
 
 #[test]
+fn a_job_of_which_the_hub_says_too_little_is_never_free() {
+    let fake = Fake::start();
+    let rig = Rig::new(&fake);
+    launched(&rig);
+    // It ended, and nobody says how long it ran: not longer than since its launch.
+    fake.world().jobs[0].as_object_mut().unwrap().remove("durations");
+    fake.end_all("COMPLETED");
+    rig.until("settled", |rig| rig.pending(Kind::MicroUsd) == 0);
+    assert_eq!((rig.posted(Kind::MicroUsd), rig.gate.doubts().len()), (6_667, 0));
+    launched(&rig);
+    fake.run_all(10);
+    rig.until("a minute posted", |rig| rig.posted(Kind::MicroUsd) == 2 * 6_667);
+    // It is not there any more: what it held counts until a person has looked.
+    fake.world().jobs.clear();
+    rig.until("ended", |rig| rig.pending(Kind::MicroUsd) == 0);
+    assert_eq!((rig.posted(Kind::MicroUsd), rig.gate.doubts().len()), (6_667 + HELD, 1));
+}
+
+#[test]
 fn an_agent_sees_and_stops_its_own_jobs_only() {
     let fake = Fake::start();
     let rig = Rig::new(&fake);

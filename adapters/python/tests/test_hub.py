@@ -79,11 +79,12 @@ class World:
         )
         command = [program, "serve", "--policy", "policy.toml", "--upstreams", "upstreams.toml", "--store", "store"]
         command += ["--token-file", "agent", "--socket", "gate.sock"]
-        self.gate = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
+        with (home / "log").open("w") as log:
+            self.gate = subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
         until("the gate listens", self.listens)
 
     def listens(self) -> bool:
-        assert self.gate.poll() is None, self.gate.stderr and self.gate.stderr.read()
+        assert self.gate.poll() is None, (self.home / "log").read_text()
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
@@ -130,8 +131,8 @@ class World:
     def close(self) -> None:
         self.gate.kill()
         self.gate.wait()
-        if self.gate.stderr:
-            self.gate.stderr.close()
+        said = (self.home / "log").read_text()
+        assert REAL not in said and TOKEN not in said and JOB not in said, "a token stands in the log"
 
 
 def until(what: str, holds: Any) -> None:

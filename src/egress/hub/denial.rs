@@ -25,13 +25,14 @@ pub(super) fn refuse(path: &str, refusal: &Refusal) -> Response<Body> {
         status if status.is_server_error() => StatusCode::FORBIDDEN,
         status => status,
     };
-    let mut response = answer(status, &json!({"error": refusal.text}));
+    let text: String = refusal.text.chars().take(Limits::DENIAL_BYTES).collect();
+    let mut response = answer(status, &json!({"error": text}));
     let headers = response.headers_mut();
     if status == StatusCode::UNAUTHORIZED {
         // With any other text the client says that the repository is missing.
         headers.insert(MESSAGE, HeaderValue::from_static("Invalid credentials in Authorization header"));
     } else {
-        headers.insert(MESSAGE, line(&refusal.text));
+        headers.insert(MESSAGE, line(&text));
     }
     if status == StatusCode::FORBIDDEN && (path.contains("/resolve/") || path.contains("/resolve-cache/")) {
         headers.insert(CODE, HeaderValue::from_static("GatedRepo"));

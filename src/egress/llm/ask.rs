@@ -191,7 +191,11 @@ impl Asking {
         special(api, body)?;
         let model = body.get("model").and_then(Value::as_str).and_then(|text| Name::new(text).ok());
         let model = model.ok_or_else(|| Refusal::malformed("`model` is the name of a model"))?;
-        let Weight { bytes, images, boundless, write } = bound::weigh(body)?;
+        let Weight { bytes, images, boundless, mut write } = bound::weigh(body)?;
+        if matches!(api, Api::Chat | Api::Responses) && write == CacheWrite::None {
+            // OpenAI caches without being asked, and charges for it with some models.
+            write = CacheWrite::Short;
+        }
         let read = bound::tokens(api, bytes, images, boundless, bytes_per_token);
         let limits: &[&'static str] = match api {
             Api::Messages | Api::CountTokens => &["max_tokens"],

@@ -160,6 +160,7 @@ impl Fake {
     }
 
     fn serve(&self, stream: TcpStream) {
+        stream.set_nodelay(true).unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         while let Some(asked) = read(&mut reader) {
             let mut world = self.world();
@@ -172,7 +173,8 @@ impl Fake {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
             let mut out = &stream;
-            if out.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| out.write_all(&body)).is_err() {
+            // In one piece: a client would wait for the second one.
+            if out.write_all(&[head.as_bytes(), b"\r\n", &body].concat()).is_err() {
                 return;
             }
         }

@@ -18,6 +18,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("pip", &["model", "policy", "ledger", "risk", "pdp"]),
     ("pep", &["model", "policy", "ledger", "risk", "audit", "pdp", "pip"]),
     ("journal", &["model", "pep", "audit"]),
+    ("native", &["model", "pep"]),
     ("sandbox", &["model", "pep"]),
     ("shared", &["model", "ledger", "pep"]),
     ("surface", &["model", "pep"]),

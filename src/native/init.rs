@@ -56,7 +56,11 @@ fn life(launcher: &Arc<Channel>) -> Result<(), Said> {
     let heard = thread::Builder::new().spawn(move || obey(&ears, &handle));
     heard.map_err(failed)?;
     let (code, signal) = collect(program).map_err(|error| failed(error.into()))?;
-    launcher.send(&Said::Ended(code, signal), &[]).map_err(failed)
+    launcher.send(&Said::Ended(code, signal), &[]).map_err(failed)?;
+    // Until the launcher has looked at the meters; it says when, or is gone.
+    loop {
+        thread::park();
+    }
 }
 
 fn network(plan: &Plan) -> Result<Vec<OwnedFd>, Said> {
@@ -127,6 +131,7 @@ fn obey(launcher: &Channel, program: &OwnedFd) {
     while let Ok(Some((order, _))) = launcher.receive::<Order>() {
         let sent = match order {
             Order::Prepare(_) => 0,
+            Order::Leave => break,
             Order::Signal(number) => Signal::from_named_raw(number)
                 .map_or(0, |signal| u64::from(pidfd_send_signal(program, signal).is_ok())),
             Order::Checkpoint => signal_all(Signal::USR1, true),
@@ -136,7 +141,7 @@ fn obey(launcher: &Channel, program: &OwnedFd) {
             break;
         }
     }
-    std::process::exit(1);
+    std::process::exit(0);
 }
 
 /// Signals every other process, or those that have a handler for it; gives how many.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
 /// Message kinds and flags of the kernel's routes (`linux/rtnetlink.h`, `linux/netlink.h`).
@@ -24,7 +24,8 @@ const BODY: usize = 16;
 /// # Errors
 /// The kernel refuses, or there is no such interface.
 pub(super) fn switch_on() -> io::Result<()> {
-    let kernel = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::ROUTE))?;
+    // Number 0, which is what naming no protocol gives: the routes.
+    let kernel = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     sendto(&kernel, &request(), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut answer = [0; 256];
     let (told, _) = recv(&kernel, &mut answer, RecvFlags::empty())?;

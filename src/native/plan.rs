@@ -93,6 +93,8 @@ pub(super) struct Plan {
     pub as_user: Option<(u32, u32)>,
     /// Bytes that lie in the private temporary folders at most.
     pub scratch_bytes: u64,
+    /// GPUs that it holds.
+    pub gpus: u32,
     pub file_bytes: u64,
     pub cpu_s: u64,
     /// Limits of each process where no wall bounds the whole tree.
@@ -118,6 +120,8 @@ pub(super) enum Order {
     Checkpoint,
     /// SIGTERM to every process.
     Terminate,
+    /// Nobody has anything more to ask: the namespace may end.
+    Leave,
 }
 
 /// What the other processes say.

@@ -131,7 +131,7 @@ fn writing() -> BitFlags<AccessFs> {
 
 fn mute(plan: &Plan) -> Result<(), String> {
     // Libraries that join several GPUs ask the kernel for the list of interfaces.
-    let routes = plan.devices.len() > 1;
+    let routes = plan.gpus > 1;
     for program in filter::filters(routes).map_err(|error| error.to_string())? {
         seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
     }

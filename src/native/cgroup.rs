@@ -108,7 +108,8 @@ impl Cgroup {
     /// The most memory that was held at once, bytes.
     pub(super) fn peak_bytes(&self) -> Option<u64> {
         let new = self.unified.as_ref().filter(|_| self.bounds.0);
-        let peak = new.and_then(|folder| number(&folder.join("memory.peak")).or_else(|| number(&folder.join("memory.current"))));
+        let peak = new
+            .and_then(|folder| number(&folder.join("memory.peak")).or_else(|| number(&folder.join("memory.current"))));
         peak.or_else(|| self.memory.as_ref().and_then(|folder| number(&folder.join("memory.max_usage_in_bytes"))))
     }
 

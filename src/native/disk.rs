@@ -132,7 +132,8 @@ fn counted(found: &Metadata, known: &mut BTreeSet<(u64, u64)>) -> u64 {
 
 /// Bytes of files that have no name any more and are still open, on the file systems of `folders`.
 fn deleted(folders: &[PathBuf], processes: &Path) -> u64 {
-    let devices: BTreeSet<u64> = folders.iter().filter_map(|folder| fs::metadata(folder).ok()).map(|at| at.dev()).collect();
+    let devices: BTreeSet<u64> =
+        folders.iter().filter_map(|folder| fs::metadata(folder).ok()).map(|at| at.dev()).collect();
     let (mut sum, mut known) = (0_u64, BTreeSet::new());
     for name in names(processes) {
         let open = fs::read_dir(processes.join(name).join("fd")).into_iter().flatten().flatten();

@@ -17,8 +17,8 @@ const COMMON: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-
 pub struct Card {
     /// Its name for good: `GPU-…`.
     pub uuid: String,
-    /// The number of its device file.
-    pub minor: u32,
+    /// Its device file.
+    pub device: PathBuf,
     /// Programs that compute on it now.
     pub busy: u32,
 }
@@ -52,12 +52,15 @@ impl Driver {
 impl Board for Driver {
     fn cards(&self) -> Result<Vec<Card>, String> {
         let library = self.library.as_ref();
-        let library = library.ok_or("this machine has no NVIDIA driver, or its management library (NVML) is missing")?;
-        let told = |error: nvml_wrapper::error::NvmlError| format!("the NVIDIA driver does not say what there is: {error}");
+        let library =
+            library.ok_or("this machine has no NVIDIA driver, or its management library (NVML) is missing")?;
+        let told =
+            |error: nvml_wrapper::error::NvmlError| format!("the NVIDIA driver does not say what there is: {error}");
         let card = |index| {
             let device = library.device_by_index(index)?;
             let busy = device.running_compute_processes_count().unwrap_or(0);
-            Ok(Card { uuid: device.uuid()?, minor: device.minor_number()?, busy })
+            let file = PathBuf::from(format!("/dev/nvidia{}", device.minor_number()?));
+            Ok(Card { uuid: device.uuid()?, device: file, busy })
         };
         (0..library.device_count().map_err(told)?).map(card).collect::<Result<_, _>>().map_err(told)
     }
@@ -100,11 +103,13 @@ impl Held {
             let mark = SocketAddr::from_abstract_name(format!("weir-gpu-{}", card.uuid));
             let Ok(mark) = mark.and_then(|name| UnixListener::bind_addr(&name)) else { continue };
             held._marks.push(mark);
-            held.devices.push(PathBuf::from(format!("/dev/nvidia{}", card.minor)));
+            held.devices.push(card.device);
             held.uuids.push(card.uuid);
         }
         if held.uuids.len() < wanted {
-            return Err(format!("{wanted} GPUs are asked for; this machine has {all}, and other runs hold some of them"));
+            return Err(format!(
+                "{wanted} GPUs are asked for; this machine has {all}, and other runs hold some of them"
+            ));
         }
         held.devices.extend(COMMON.iter().map(PathBuf::from).filter(|path| path.exists()));
         if let Some(missing) = held.devices.iter().find(|path| !path.exists()) {
@@ -160,12 +165,12 @@ mod tests {
         let own = format!("GPU-test-{}", std::process::id());
         let name = SocketAddr::from_abstract_name(format!("weir-gpu-{own}")).unwrap();
         let other = UnixListener::bind_addr(&name).unwrap();
-        let board = Fake(vec![Card { uuid: own, minor: 0, busy: 0 }]);
+        let board = Fake(vec![Card { uuid: own, device: "/dev/weir-none".into(), busy: 0 }]);
         let refused = Held::take(&board, 1).unwrap_err();
         assert!(refused.contains("other runs"), "{refused}");
         drop(other);
         // Free now; the card of the fake has no device file here, which is said and not passed over.
-        let missing = Held::take(&board, 1);
-        assert!(missing.is_ok() || missing.unwrap_err().contains("nvidia0"));
+        let missing = Held::take(&board, 1).unwrap_err();
+        assert!(missing.contains("weir-none"), "{missing}");
     }
 }

@@ -132,8 +132,9 @@ fn obey(launcher: &Channel, program: &OwnedFd) {
         let sent = match order {
             Order::Prepare(_) => 0,
             Order::Leave => break,
-            Order::Signal(number) => Signal::from_named_raw(number)
-                .map_or(0, |signal| u64::from(pidfd_send_signal(program, signal).is_ok())),
+            Order::Signal(number) => {
+                Signal::from_named_raw(number).map_or(0, |signal| u64::from(pidfd_send_signal(program, signal).is_ok()))
+            }
             Order::Checkpoint => signal_all(Signal::USR1, true),
             Order::Terminate => signal_all(Signal::TERM, false),
         };

@@ -80,7 +80,10 @@ fn separate(plan: &Plan) -> Result<(), Said> {
     Ok(())
 }
 
-#[expect(deprecated, reason = "unsound only with CLONE_FILES, which no caller here names, and this process has one thread")]
+#[expect(
+    deprecated,
+    reason = "unsound only with CLONE_FILES, which no caller here names, and this process has one thread"
+)]
 fn apart(flags: UnshareFlags) -> io::Result<()> {
     Ok(rustix::thread::unshare(flags)?)
 }

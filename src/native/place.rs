@@ -125,7 +125,8 @@ fn environment(
     held: &Held,
 ) -> Result<Vec<(String, String)>, StartFault> {
     let fixed = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("LANG", "C.UTF-8")];
-    let mut env: BTreeMap<String, String> = fixed.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let mut env: BTreeMap<String, String> =
+        fixed.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     for name in &grant.env {
         if let Some(value) = own.get(name) {
             env.insert(name.clone(), value.clone());

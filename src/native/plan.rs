@@ -32,7 +32,11 @@ const WALLS: [(Wall, &str, &str); 6] = [
     (Wall::Landlock, "landlock", "files outside the granted folders would be kept by one wall instead of two"),
     (Wall::Seccomp, "seccomp", "the program could call every part of the kernel that its user may call"),
     (Wall::Memory, "memory", "memory would be looked at five times a second only, and an excess noticed after it"),
-    (Wall::Processes, "processes", "processes would be counted five times a second only, and an excess noticed after it"),
+    (
+        Wall::Processes,
+        "processes",
+        "processes would be counted five times a second only, and an excess noticed after it",
+    ),
     (Wall::Cpu, "cpu", "processes that begin and end between two looks would cost no processor time"),
 ];
 

@@ -91,7 +91,9 @@ impl Stop {
             Self::Blind => "what it wrote could no longer be counted (folders without end or closed to the gate), and \
                             every process of it was ended"
                 .into(),
-            Self::Cancelled => "its account was revoked or its caller has gone, and every process of it was ended".into(),
+            Self::Cancelled => {
+                "its account was revoked or its caller has gone, and every process of it was ended".into()
+            }
             Self::Unrecorded => "what it uses could not be recorded, and every process of it was ended".into(),
             Self::Interrupted(_) => "its user ended it".into(),
             Self::Lost => "the process that held its walls is gone, and with it every process of the program".into(),
@@ -158,7 +160,9 @@ pub(super) fn outcome(end: End, usage: Amounts, lacking: &[(Wall, String)], star
     let mut status = status;
     if !gone {
         status = Status::Unknown;
-        notices.push("the kernel has not ended every process in ten seconds; they hold no budget that is not posted".into());
+        notices.push(
+            "the kernel has not ended every process in ten seconds; they hold no budget that is not posted".into(),
+        );
     }
     let error = error.map(|(kind, message)| GuestError { kind: kind.into(), message, traceback: String::new() });
     Outcome { output: json!({ "exit": exit }), usage, error, stopped, notices, ..Outcome::of(status) }

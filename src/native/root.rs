@@ -88,7 +88,8 @@ pub(super) fn grantable(path: &Path) -> Result<(), String> {
     if path.parent().is_none() || OWN.iter().any(|own| path.starts_with(own)) {
         return Err("the root, /dev, /proc and /sys are made anew for every program and cannot be granted".into());
     }
-    let plain = path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let plain =
+        path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if plain { Ok(()) } else { Err("a granted path is absolute and has no `..` in it".into()) }
 }
 
@@ -195,8 +196,10 @@ fn protect(stage: &Path, pieces: &[Piece]) -> Result<(), String> {
         let Some((at, options)) = row(line) else { continue };
         let Ok(inside) = at.strip_prefix(stage) else { continue };
         let seen = Path::new("/").join(inside);
-        let own = seen.parent().is_none() || ["/tmp", "/dev", "/dev/shm", "/proc"].iter().any(|own| seen == Path::new(own));
-        let piece = pieces.iter().filter(|piece| seen.starts_with(&piece.at)).max_by_key(|piece| piece.at.as_os_str().len());
+        let own =
+            seen.parent().is_none() || ["/tmp", "/dev", "/dev/shm", "/proc"].iter().any(|own| seen == Path::new(own));
+        let piece =
+            pieces.iter().filter(|piece| seen.starts_with(&piece.at)).max_by_key(|piece| piece.at.as_os_str().len());
         let readable = match piece {
             Some(piece) => !piece.writable,
             None => own && (seen.parent().is_none() || seen == Path::new("/dev") || seen == Path::new("/proc")),
@@ -222,7 +225,8 @@ fn plain(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
-        let digits = (*first == b'\\').then(|| after.get(..3)).flatten().and_then(|three| std::str::from_utf8(three).ok());
+        let digits =
+            (*first == b'\\').then(|| after.get(..3)).flatten().and_then(|three| std::str::from_utf8(three).ok());
         match digits.and_then(|three| u8::from_str_radix(three, 8).ok()) {
             Some(byte) => {
                 bytes.push(byte);

@@ -220,7 +220,8 @@ impl<'a> Run<'a> {
         if self.asks.cancelled() {
             return Some(Stop::Cancelled);
         }
-        let number = i32::try_from(self.launcher.signal.swap(0, Ordering::AcqRel)).ok().filter(|number| *number != 0)?;
+        let number =
+            i32::try_from(self.launcher.signal.swap(0, Ordering::AcqRel)).ok().filter(|number| *number != 0)?;
         self.signals += 1;
         if self.signals > 1 {
             return Some(Stop::Interrupted(number));
@@ -309,12 +310,7 @@ fn ground(launcher: &Launcher) -> Result<(BTreeSet<Wall>, Vec<(Wall, String)>), 
     Ok((inside.difference(&launcher.avoid).copied().collect(), lacking))
 }
 
-fn lack(
-    launcher: &Launcher,
-    wall: Wall,
-    why: String,
-    lacking: &mut Vec<(Wall, String)>,
-) -> Result<(), StartFault> {
+fn lack(launcher: &Launcher, wall: Wall, why: String, lacking: &mut Vec<(Wall, String)>) -> Result<(), StartFault> {
     if !launcher.without.contains(&wall) {
         return Err(StartFault::Missing(wall, why));
     }

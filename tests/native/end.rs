@@ -74,9 +74,16 @@ pub fn a_tree_that_will_not_go_is_gone_at_its_budget() {
         None => (vec!["sh", "-c", STUBBORN_SHELL, &mark, &mark], 2),
     };
     let (outcome, said) = place.run(launcher, &grant, &argv);
-    assert!(most.load(Ordering::Relaxed) >= wanted, "{} of {wanted} ran: {said} {outcome:?}", most.load(Ordering::Relaxed));
+    assert!(
+        most.load(Ordering::Relaxed) >= wanted,
+        "{} of {wanted} ran: {said} {outcome:?}",
+        most.load(Ordering::Relaxed)
+    );
     assert_eq!(marked(&mark), 0, "somebody is left");
-    assert_eq!((exit(&outcome), outcome.status, outcome.stopped), (124, Status::Exhausted, Some(ReasonCode::LimitReached)));
+    assert_eq!(
+        (exit(&outcome), outcome.status, outcome.stopped),
+        (124, Status::Exhausted, Some(ReasonCode::LimitReached))
+    );
     assert!(outcome.error.unwrap().message.contains("wall time"));
 }
 
@@ -101,7 +108,8 @@ pub fn what_a_program_leaves_behind_ends_with_it() {
 pub fn a_launcher_that_is_killed_leaves_nothing() {
     let mark = marker();
     let mut launcher = Command::new(std::env::current_exe().unwrap());
-    let launcher = launcher.args(["role:launch", &mark]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let launcher =
+        launcher.args(["role:launch", &mark]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut launcher = launcher.spawn().unwrap();
     let mut lines = BufReader::new(launcher.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "running");
@@ -174,5 +182,9 @@ pub fn a_revocation_ends_everything() {
     launcher.watch = Box::new(move |_| revoked.cancelled.store(out.join("ready").exists(), Ordering::Relaxed));
     let line = "trap '' TERM; echo > ready; while :; do sleep 0.1; done";
     let (outcome, _) = place.run_asking(launcher, &place.grant(), &["sh", "-c", line, &mark], &*asks);
-    assert_eq!((exit(&outcome), outcome.stopped, marked(&mark)), (124, Some(ReasonCode::AccountRevoked), 0), "{outcome:?}");
+    assert_eq!(
+        (exit(&outcome), outcome.stopped, marked(&mark)),
+        (124, Some(ReasonCode::AccountRevoked), 0),
+        "{outcome:?}"
+    );
 }

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use weir::model::{Action, Amounts, Call, ExecGrant, ExecLimits, Kind, Millis, Name, Network, Outcome, Resource, Subject};
+use weir::model::{
+    Action, Amounts, Call, ExecGrant, ExecLimits, Kind, Millis, Name, Network, Outcome, Resource, Subject,
+};
 use weir::native::{Asks, Launcher, Wall};
 
 /// The first argument by which this program puts up walls.
@@ -17,7 +19,7 @@ pub const AGAIN: &str = "put-up-walls";
 
 /// Where programs run, and what they must not reach.
 pub struct Place {
-    pub folder: TempDir,
+    _folder: TempDir,
     pub data: PathBuf,
     pub out: PathBuf,
     pub secret: PathBuf,
@@ -32,7 +34,7 @@ impl Place {
         }
         fs::write(data.join("given"), "given").unwrap();
         fs::write(secret.join("canary"), "sings").unwrap();
-        Self { folder, data, out, secret }
+        Self { _folder: folder, data, out, secret }
     }
 
     /// A script among what can be read.
@@ -184,14 +186,16 @@ pub fn marker() -> String {
 /// Processes of this machine, wherever they are, with `marker` in their arguments.
 pub fn marked(marker: &str) -> usize {
     let entries = fs::read_dir("/proc").unwrap().flatten();
-    let processes = entries.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
+    let processes =
+        entries.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
     let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     lines.filter(|line| String::from_utf8_lossy(line).contains(marker)).count()
 }
 
 /// A Python that lies among the system's files; tests that need it say so where there is none.
 pub fn python() -> Option<&'static str> {
-    let found = ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
+    let found =
+        ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
     if found.is_none() {
         println!("skipped: no python3 in /usr/bin or /usr/local/bin");
     }

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
+use caps::{CapSet, Capability};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Signal, getppid, pidfd_open, set_dumpable_behavior,
@@ -70,12 +71,23 @@ fn separate(plan: &Plan) -> Result<(), Said> {
             .and_then(|()| fs::write("/proc/self/uid_map", format!("{user} {user} 1")))
             .and_then(|()| fs::write("/proc/self/gid_map", format!("{group} {group} 1")));
         written.map_err(|error| refused("a user namespace", &error))?;
+        hand_on().map_err(|error| refused("capabilities in a user namespace", &error))?;
     }
     let spaces = UnshareFlags::NEWPID | UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     apart(spaces).map_err(|error| refused("namespaces of processes and mounts", &error))?;
     if plan.wants(Wall::Network) {
         let made = apart(UnshareFlags::NEWNET);
         made.map_err(|error| Said::Missing(Wall::Network, format!("the kernel made no network namespace: {error}")))?;
+    }
+    Ok(())
+}
+
+/// What the first process needs to build the place: within a user namespace only what is ambient lasts.
+fn hand_on() -> io::Result<()> {
+    for capability in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_SETPCAP] {
+        for set in [CapSet::Inheritable, CapSet::Ambient] {
+            caps::raise(None, set, capability).map_err(io::Error::other)?;
+        }
     }
     Ok(())
 }

@@ -68,14 +68,18 @@ impl Tree {
         group.take(tree.outer.id()).map_err(failed)?;
         let plan = Order::Prepare(Box::new(plan.clone()));
         tree.channel.send(&plan, &[]).map_err(failed)?;
-        let (said, mut files) = tree.hear()?;
-        tree.first = matches!(said, Said::Made).then(|| files.pop()).flatten();
-        if tree.first.is_none() {
-            return Err(fault(said));
+        // Two processes speak, in any order: the one that made the first, and the first itself.
+        let mut tied = false;
+        while tree.first.is_none() || !tied {
+            match tree.hear()? {
+                (Said::Made, mut files) => tree.first = files.pop(),
+                (Said::Tied, _) => tied = true,
+                (said, _) => return Err(fault(said)),
+            }
         }
-        match tree.hear()? {
-            (Said::Tied, _) if matches!(tree.outer.try_wait(), Ok(None)) => {}
-            (said, _) => return Err(fault(said)),
+        // The first process goes with the one that made it, from now on; before, it might have missed its end.
+        if !matches!(tree.outer.try_wait(), Ok(None)) {
+            return Err(StartFault::Failed("the process that puts up the walls is gone".into()));
         }
         tree.channel.send(&plan, &streams).map_err(failed)?;
         match tree.hear()? {

@@ -123,6 +123,7 @@ pub fn what_is_written_is_kept_within_its_limit() {
     stopped(&grant, deep, "counted");
     // Within the limit nothing happens, and it is counted.
     let place = Place::make();
+    let grant = ExecGrant { limits: grant.limits, ..place.grant() };
     let (outcome, _) = place.run(place.launcher(), &grant, &["sh", "-c", "head -c 1000000 /dev/zero > one; sleep 1"]);
     assert!(exit(&outcome) == 0 && used(&outcome, Kind::DiskBytes) >= 1_000_000, "{outcome:?}");
 }

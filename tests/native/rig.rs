@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
@@ -19,7 +20,7 @@ pub const AGAIN: &str = "put-up-walls";
 
 /// Where programs run, and what they must not reach.
 pub struct Place {
-    _folder: TempDir,
+    pub _folder: TempDir,
     pub data: PathBuf,
     pub out: PathBuf,
     pub secret: PathBuf,
@@ -100,23 +101,25 @@ impl Place {
     }
 }
 
-/// Walls of control groups that this machine does not have; named on standard error, once.
+/// Walls of control groups that this machine does not have.
 pub fn lacking() -> BTreeSet<Wall> {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    let place = tempfile::tempdir().unwrap();
+    static FOUND: OnceLock<BTreeSet<Wall>> = OnceLock::new();
+    FOUND.get_or_init(probed).clone()
+}
+
+fn probed() -> BTreeSet<Wall> {
+    let place = Place::make();
     let mut without = BTreeSet::new();
     for wall in [Wall::Memory, Wall::Processes, Wall::Cpu] {
         let own = std::env::current_exe().unwrap();
-        let mut launcher = Launcher::new(own, vec![AGAIN.to_owned()], place.path().into());
+        let mut launcher = Launcher::new(own, vec![AGAIN.to_owned()], place.out.clone());
         launcher.without = Wall::all().into_iter().filter(|other| *other != wall).collect();
-        // Refused for its wall before anything is looked for; found with it, the program is missing.
-        let grant = ExecGrant { read: Vec::new(), write: Vec::new(), ..Place::make().grant() };
-        let outcome = launcher.launch(&call(&["sh", "-c", "exit 0"]), &grant, &Nobody::default());
-        if outcome.error.is_some_and(|error| error.message.contains("--without")) {
+        let outcome = launcher.launch(&call(&["sh", "-c", "exit 0"]), &place.grant(), &Nobody::default());
+        if outcome.error.is_some_and(|error| error.message.contains(&format!("--without {wall}"))) {
             without.insert(wall);
         }
     }
-    if !without.is_empty() && !SAID.swap(true, Ordering::Relaxed) {
+    if !without.is_empty() {
         let names: Vec<String> = without.iter().map(Wall::to_string).collect();
         println!("skipped: no control group can be made here, so the walls {} are not tested", names.join(", "));
     }

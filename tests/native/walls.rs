@@ -268,8 +268,10 @@ pub fn a_missing_wall_is_refused_and_said() {
         let mut launcher = place.launcher();
         launcher.avoid.insert(wall);
         launcher.without.insert(wall);
-        let (outcome, said) = place.run(launcher, &place.grant(), &["sh", "-c", "exit 0"]);
+        // The root itself is granted to nobody: to list it only Landlock forbids.
+        let (outcome, said) = place.run(launcher, &place.grant(), &["sh", "-c", "ls / > list && echo listed; exit 0"]);
         assert_eq!(exit(&outcome), 0, "{wall}: {said} {outcome:?}");
+        assert_eq!(said.contains("listed"), wall == Wall::Landlock, "{wall}: {said}");
         assert!(outcome.notices.iter().any(|notice| notice.contains(&format!("`{wall}`"))), "{:?}", outcome.notices);
     }
 }

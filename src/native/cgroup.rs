@@ -113,11 +113,11 @@ impl Cgroup {
         peak.or_else(|| self.memory.as_ref().and_then(|folder| number(&folder.join("memory.max_usage_in_bytes"))))
     }
 
-    /// How many processes the kernel ended because memory was at its limit.
-    pub(super) fn starved(&self) -> u64 {
+    /// Whether the kernel ended a process because memory was at its limit.
+    pub(super) fn starved(&self) -> bool {
         let new = self.unified.as_ref().and_then(|folder| field(&folder.join("memory.events"), "oom_kill"));
         let old = || self.memory.as_ref().and_then(|folder| field(&folder.join("memory.oom_control"), "oom_kill"));
-        new.or_else(old).unwrap_or(0)
+        new.or_else(old).is_some_and(|ended| ended > 0)
     }
 
     /// Stops everybody where they are; true once they stand still.
@@ -263,7 +263,7 @@ mod tests {
     fn a_machine_without_groups_gives_one_that_can_do_nothing() {
         let none = Cgroup::default();
         assert!(!none.bounds_memory() && !none.bounds_processes() && !none.counts_cpu() && !none.freeze());
-        assert_eq!((none.cpu_ms(), none.peak_bytes(), none.starved()), (None, None, 0));
+        assert_eq!((none.cpu_ms(), none.peak_bytes(), none.starved()), (None, None, false));
         none.take(1).unwrap();
     }
 }

@@ -18,7 +18,7 @@ use rustix::process::{
 };
 
 use super::channel::Channel;
-use super::plan::{Order, Plan, Said, Wall};
+use super::plan::{Lacking, Order, Plan, Said, Wall};
 use super::{SEAL, loopback, outer, root};
 
 /// The number of the first process of every namespace.
@@ -90,7 +90,7 @@ fn renounce() -> Result<(), Said> {
 }
 
 /// Starts the program by way of a process that locks itself first; gives the walls that are lacking.
-fn start(plan: &Plan, streams: Vec<OwnedFd>) -> Result<(Pid, Vec<(Wall, String)>), Said> {
+fn start(plan: &Plan, streams: Vec<OwnedFd>) -> Result<(Pid, Lacking), Said> {
     let failed = |error: io::Error| Said::Failed(error.to_string());
     let (near, far) = Channel::pair().map_err(failed)?;
     let mut command: Command = outer::again(SEAL);

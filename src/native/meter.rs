@@ -22,6 +22,8 @@ pub(super) struct Sample {
     pub cpu_ms: u64,
     pub memory_bytes: u64,
     pub processes: u64,
+    /// The kernel ended a process for memory.
+    pub starved: bool,
 }
 
 /// Where the numbers come from.
@@ -64,6 +66,7 @@ impl Meter {
         self.highest.cpu_ms = self.highest.cpu_ms.max(group.cpu_ms().unwrap_or(ticks.saturating_mul(TICK_MS)));
         self.highest.memory_bytes = self.highest.memory_bytes.max(told);
         self.highest.processes = processes;
+        self.highest.starved = group.starved();
         self.highest
     }
 }

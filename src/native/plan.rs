@@ -75,6 +75,9 @@ impl FromStr for Wall {
     }
 }
 
+/// Walls that are not there, and why.
+pub(super) type Lacking = Vec<(Wall, String)>;
+
 /// What a process is told to put up around the program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
@@ -142,7 +145,7 @@ pub(super) enum Said {
     /// The granted place lacks something that the program needs: the shell's code for it, and why.
     Absent(u8, String),
     /// The program runs, without these walls.
-    Started(Vec<(Wall, String)>),
+    Started(Lacking),
     /// To how many processes the last order went.
     Sent(u64),
     /// The program ended, with its code or by a signal.

@@ -138,8 +138,9 @@ pub(super) enum End {
 /// What came of a run. `gone` says whether the end of every process was seen.
 pub(super) fn outcome(end: End, usage: Amounts, lacking: &[(Wall, String)], starved: bool, gone: bool) -> Outcome {
     let end = match end {
-        // The kernel ended a process of it for memory, and it did not end well.
-        End::Own(code, _) if starved && code != Some(0) => End::Stopped(Stop::Limit(Kind::MemoryBytes)),
+        // The kernel ended a process of it for memory, perhaps that which held its walls, and it did not end well.
+        End::Own(Some(0), _) => end,
+        End::Own(..) | End::Stopped(Stop::Lost) if starved => End::Stopped(Stop::Limit(Kind::MemoryBytes)),
         end => end,
     };
     let (status, exit, error, stopped) = match end {

@@ -17,7 +17,7 @@ use super::door::Doors;
 use super::gpu::Held;
 use super::meter::{Meter, Sample};
 use super::place::{self, Ground, OWN_PROCESSES, Request, StartFault};
-use super::plan::{Order, Plan, Said, Wall};
+use super::plan::{Lacking, Order, Plan, Said, Wall};
 use super::report::{self, End, Progress, Stop};
 use super::tree::{Begun, Tree};
 use super::{Asks, Launcher};
@@ -60,7 +60,7 @@ struct Run<'a> {
     meter: Meter,
     _doors: Doors,
     group: Cgroup,
-    lacking: Vec<(Wall, String)>,
+    lacking: Lacking,
     began: Watch,
     sample: Sample,
     /// Wall and processor time of the look before.
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         self.sample.cpu_ms = self.sample.cpu_ms.max(self.group.cpu_ms().unwrap_or(0));
         self.sample.processes = 0;
         self.tell();
-        report::outcome(end, self.spent(), &self.lacking, self.group.starved() > 0, gone)
+        report::outcome(end, self.spent(), &self.lacking, self.group.starved(), gone)
     }
 
     fn watch(&mut self) -> End {
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
         match () {
             () if now >= end => Some(Stop::Limit(Kind::WallMs)),
             () if sample.cpu_ms >= limits.cpu_ms.0 => Some(Stop::Limit(Kind::CpuMs)),
-            () if sample.memory_bytes > limits.memory_bytes => Some(Stop::Limit(Kind::MemoryBytes)),
+            () if sample.starved || sample.memory_bytes > limits.memory_bytes => Some(Stop::Limit(Kind::MemoryBytes)),
             () if sample.processes > limits.processes => Some(Stop::Processes),
             () if self.disk.grown() > limits.disk_bytes => Some(Stop::Limit(Kind::DiskBytes)),
             () if self.disk.is_blind() => Some(Stop::Blind),
@@ -301,7 +301,7 @@ impl<'a> Streams<'a> {
 }
 
 /// The walls to put up from inside, and those that are avoided and may be.
-fn ground(launcher: &Launcher) -> Result<(BTreeSet<Wall>, Vec<(Wall, String)>), StartFault> {
+fn ground(launcher: &Launcher) -> Result<(BTreeSet<Wall>, Lacking), StartFault> {
     let inside = BTreeSet::from([Wall::Network, Wall::Landlock, Wall::Seccomp]);
     let mut lacking = Vec::new();
     for wall in inside.intersection(&launcher.avoid) {
@@ -310,7 +310,7 @@ fn ground(launcher: &Launcher) -> Result<(BTreeSet<Wall>, Vec<(Wall, String)>), 
     Ok((inside.difference(&launcher.avoid).copied().collect(), lacking))
 }
 
-fn lack(launcher: &Launcher, wall: Wall, why: String, lacking: &mut Vec<(Wall, String)>) -> Result<(), StartFault> {
+fn lack(launcher: &Launcher, wall: Wall, why: String, lacking: &mut Lacking) -> Result<(), StartFault> {
     if !launcher.without.contains(&wall) {
         return Err(StartFault::Missing(wall, why));
     }
@@ -323,7 +323,7 @@ fn bounded(
     launcher: &Launcher,
     grant: &ExecGrant,
     plan: &mut Plan,
-    lacking: &mut Vec<(Wall, String)>,
+    lacking: &mut Lacking,
     name: &str,
 ) -> Result<Cgroup, StartFault> {
     let (limits, may) = (&grant.limits, |wall| !launcher.avoid.contains(&wall));
@@ -360,7 +360,7 @@ fn begin(
     plan: &mut Plan,
     group: &Cgroup,
     streams: [BorrowedFd<'_>; 3],
-    lacking: &mut Vec<(Wall, String)>,
+    lacking: &mut Lacking,
 ) -> Result<(Tree, Begun), StartFault> {
     let mut words = Command::new(again.get_program());
     words.args(again.get_args());

@@ -19,7 +19,7 @@ use super::cgroup::Cgroup;
 use super::channel::Channel;
 use super::clock::spec;
 use super::place::StartFault;
-use super::plan::{Order, Plan, Said, Wall};
+use super::plan::{Lacking, Order, Plan, Said};
 
 /// How long the kernel may take to end everybody: memory of a large program is not given back at once.
 const END_MS: u64 = 10_000;
@@ -41,7 +41,7 @@ pub(super) struct Tree {
 /// What came with the start.
 #[derive(Debug)]
 pub(super) struct Begun {
-    pub lacking: Vec<(Wall, String)>,
+    pub lacking: Lacking,
     pub processes: OwnedFd,
     pub scratch: Vec<OwnedFd>,
     pub doors: Vec<TcpListener>,
@@ -162,7 +162,7 @@ fn ended(first: &OwnedFd, millis: u64) -> bool {
     rustix::io::retry_on_intr(|| poll(&mut polled, Some(&spec(millis)))).is_ok_and(|count| count > 0)
 }
 
-fn begun(lacking: Vec<(Wall, String)>, files: Vec<OwnedFd>) -> Result<Begun, StartFault> {
+fn begun(lacking: Lacking, files: Vec<OwnedFd>) -> Result<Begun, StartFault> {
     let mut files = files.into_iter();
     let processes = files.next().ok_or_else(|| StartFault::Failed("no view of the processes came".into()))?;
     let scratch = files.by_ref().take(2).collect();

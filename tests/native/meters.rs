@@ -61,6 +61,7 @@ fn hold(place: &Place, launcher: Launcher) {
     let (outcome, said) = place.run(launcher, &grant, &[python, &script, "40", &mark]);
     assert_eq!(marked(&mark), 0);
     assert!(exit(&outcome) == 124 && used(&outcome, Kind::MemoryBytes) > 80 << 20, "{said} {outcome:?}");
+    assert!(outcome.error.as_ref().unwrap().message.contains("memory"), "{outcome:?}");
 }
 
 pub fn memory_is_kept_within_its_limit() {

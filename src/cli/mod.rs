@@ -8,6 +8,7 @@ mod budget;
 mod client;
 mod compose;
 mod demo;
+mod exec;
 mod explain;
 mod guest;
 mod policy;
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::Args),
     /// Run a Python program under a policy.
     Run(run::Args),
+    /// Run a program of this machine under a budget, behind walls.
+    Exec(exec::Args),
     /// Serve the gate on a Unix socket or on loopback TCP.
     Serve(serve::Args),
     /// Import or show a threat profile.
@@ -65,6 +68,12 @@ enum Command {
     /// Run guests behind the second wall; started by the gate alone.
     #[command(hide = true)]
     Worker,
+    /// Put up the walls around a program; started by `weir exec` alone.
+    #[command(hide = true)]
+    ExecInit {
+        /// Which of its processes this is.
+        role: String,
+    },
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -75,6 +84,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
+        Command::Exec(args) => exec::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Profile(args) => profile::run(args),
         Command::Policy(args) => policy::run(args),
@@ -87,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Session(args) => session::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Worker => return crate::sandbox::worker_main(),
+        Command::ExecInit { .. } => return crate::native::exec_main(),
     };
     match result {
         Ok(code) => ExitCode::from(code),

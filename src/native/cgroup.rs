@@ -12,6 +12,9 @@ use std::time::Duration;
 const STEPS: u32 = 50;
 const STEP: Duration = Duration::from_millis(2);
 
+/// How the names of groups begin; the number of their launcher follows.
+pub(super) const PREFIX: &str = "weir-";
+
 /// What a group is to do where it can.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wanted {
@@ -52,7 +55,11 @@ impl Cgroup {
             group.bounds = (bound("memory.max", wanted.memory_bytes), bound("pids.max", wanted.processes));
             let _ = fs::write(folder.join("memory.swap.max"), "0");
         }
-        let old = |controller| legacy(&mounts, &own, controller).and_then(|parent| made(&parent.join(name)));
+        let old = |controller| {
+            let parent = legacy(&mounts, &own, controller)?;
+            sweep(&parent);
+            made(&parent.join(name))
+        };
         let bound = |controller, file: &str, most: Option<u64>| {
             let most = most?.to_string();
             keep(old(controller)?, |folder| fs::write(folder.join(file), &most).is_ok())
@@ -173,10 +180,22 @@ impl Drop for Cgroup {
 
 /// A group of the unified hierarchy. Limits can be had only where no process lives in the parent itself.
 fn opened(parent: &Path, name: &str) -> Option<PathBuf> {
+    sweep(parent);
     for controller in ["+memory", "+pids"] {
         let _ = fs::write(parent.join("cgroup.subtree_control"), controller);
     }
     made(&parent.join(name))
+}
+
+/// Removes groups of launchers that were killed and could not: those named after a process that is gone, and empty.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 fn made(folder: &Path) -> Option<PathBuf> {
@@ -257,6 +276,18 @@ mod tests {
         assert_eq!(legacy(MOUNTS, OWN, "memory").unwrap(), Path::new("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(legacy(MOUNTS, OWN, "cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu/c"));
         assert_eq!(legacy(MOUNTS, OWN, "pids"), None);
+    }
+
+    #[test]
+    fn groups_of_the_dead_are_swept_and_no_others() {
+        let parent = tempfile::tempdir().unwrap();
+        // Beyond every number that a process can have.
+        let names =
+            ["weir-99999999-call".to_owned(), format!("weir-{}-call", std::process::id()), "other-1".to_owned()];
+        names.iter().for_each(|name| fs::create_dir(parent.path().join(name)).unwrap());
+        sweep(parent.path());
+        let left = names.map(|name| parent.path().join(name).exists());
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use door::{Door, Way};
 pub use gpu::{Board, Card, Driver};
 pub use place::StartFault;
 pub use plan::Wall;
-pub use report::{Progress, exit_code};
+pub use report::{Progress, exit_code, summary};
 
 use crate::model::{Amounts, Call, ExecGrant, Outcome};
 use crate::pep::port::{Executor, Inner};

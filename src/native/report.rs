@@ -1,5 +1,7 @@
 //! What is said of a run: while it runs, and when it has ended.
 
+use std::fmt;
+
 use serde_json::json;
 
 use super::place::StartFault;
@@ -51,6 +53,34 @@ impl Progress {
         };
         self.rows().filter(is_near).map(|(kind, name, ..)| (kind, name))
     }
+}
+
+impl fmt::Display for Progress {
+    /// One line: what is spent of what may be, kind by kind.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (kind, name, spent, limit) in self.rows() {
+            write!(f, "{name} {} of {} | ", shown(kind, spent), shown(kind, limit))?;
+        }
+        write!(f, "{} processes", self.processes)?;
+        self.gpu_load.map_or(Ok(()), |load| write!(f, " | GPUs busy {load} %"))
+    }
+}
+
+/// An amount as a person reads it: seconds with a tenth, mebibytes.
+fn shown(kind: Kind, amount: u64) -> String {
+    match kind {
+        Kind::MemoryBytes | Kind::DiskBytes => format!("{} MiB", amount.div_ceil(1 << 20)),
+        _ => format!("{}.{} s", amount / 1_000, amount % 1_000 / 100),
+    }
+}
+
+/// What a run used in all and how it ended: one line.
+#[must_use]
+pub fn summary(outcome: &Outcome) -> String {
+    let row = |(kind, name): &(Kind, &str)| format!("{name} {}", shown(*kind, outcome.usage.of(*kind)));
+    let used = METERED.iter().filter(|(kind, _)| outcome.usage.of(*kind) > 0).map(row).collect::<Vec<_>>().join(", ");
+    let how = outcome.error.as_ref().map_or("the program ended well", |error| error.message.as_str());
+    if used.is_empty() { how.to_owned() } else { format!("{how}; used {used}") }
 }
 
 /// The limits as amounts.
@@ -222,5 +252,9 @@ mod tests {
         let progress = Progress { spent, limits, processes: 1, gpu_load: None, saving: None };
         assert_eq!(progress.near().collect::<Vec<_>>(), [(Kind::CpuMs, "processor time")]);
         assert_eq!(progress.rows().count(), 2);
+        let line = "wall time 0.7 s of 1.0 s | processor time 0.8 s of 1.0 s | 1 processes";
+        assert_eq!(progress.to_string(), line);
+        let ended = outcome(End::Own(Some(0), None), spent, &[], false, true);
+        assert_eq!(summary(&ended), "the program ended well; used wall time 0.7 s, processor time 0.8 s");
     }
 }

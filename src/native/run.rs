@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use super::cgroup::{Cgroup, Wanted};
+use super::cgroup::{Cgroup, PREFIX, Wanted};
 use super::clock::Watch;
 use super::disk::Disk;
 use super::door::Doors;
@@ -332,7 +332,7 @@ fn bounded(
         processes: may(Wall::Processes).then(|| limits.processes.saturating_add(OWN_PROCESSES)),
         cpu: may(Wall::Cpu),
     };
-    let name = format!("weir-{}-{name}", std::process::id());
+    let name = format!("{PREFIX}{}-{name}", std::process::id());
     let group = Cgroup::make(&name.replace(['/', ':'], "-"), launcher.cgroup.as_deref(), &wanted);
     let none = || "no control group could be made for it".to_owned();
     if !group.bounds_memory() {

@@ -74,6 +74,10 @@ fn shown(kind: Kind, amount: u64) -> String {
     }
 }
 
+fn name(kind: Kind) -> &'static str {
+    METERED.iter().find(|(known, _)| *known == kind).map_or("", |(_, name)| *name)
+}
+
 /// What a run used in all and how it ended: one line.
 #[must_use]
 pub fn summary(outcome: &Outcome) -> String {
@@ -114,7 +118,6 @@ pub(super) enum Stop {
 
 impl Stop {
     fn text(self) -> String {
-        let name = |kind| METERED.iter().find(|(known, _)| *known == kind).map_or("", |(_, name)| *name);
         match self {
             Self::Limit(kind) => format!("its {} reached the limit, and every process of it was ended", name(kind)),
             Self::Processes => "it had more processes than it may have, and all were ended".into(),
@@ -161,6 +164,8 @@ impl Stop {
 pub(super) enum End {
     /// By itself: its code, or the signal that ended it.
     Own(Option<i32>, Option<i32>),
+    /// By itself, within the grace that it had at this limit: its code.
+    Saved(Kind, Option<i32>),
     /// From outside.
     Stopped(Stop),
 }
@@ -183,6 +188,11 @@ pub(super) fn outcome(end: End, usage: Amounts, lacking: &[(Wall, String)], star
             let number = signal.unwrap_or(9);
             let exit = u8::try_from(SIGNALLED.saturating_add(number)).unwrap_or(u8::MAX);
             (Status::Failed, exit, Some(("Signal", format!("the program was ended by signal {number}"))), None)
+        }
+        End::Saved(kind, code) => {
+            let how = code.map_or_else(|| "by the signal".into(), |code| format!("with code {code}"));
+            let text = format!("its {} reached the limit, and it ended within its grace, {how}", name(kind));
+            (Status::Exhausted, STOPPED, Some(("Stopped", text)), Some(ReasonCode::LimitReached))
         }
         End::Stopped(stop) => (stop.status(), stop.exit(), Some(("Stopped", stop.text())), stop.code()),
     };

@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
         let (mut looked, mut posted) = (0, 0);
         loop {
             match self.tree.next(BEAT_MS) {
-                Ok(Some(Said::Ended(code, signal))) => return End::Own(code, signal),
+                Ok(Some(Said::Ended(code, signal))) => return self.own(code, signal),
                 Ok(Some(Said::Sent(0))) if self.saving.is_some() => self.terminate(),
                 Ok(_) => {}
                 Err(()) => return End::Stopped(Stop::Lost),
@@ -169,6 +169,12 @@ impl<'a> Run<'a> {
             }
             self.save(now);
         }
+    }
+
+    /// A program that was told to save its state and did so in time has reached its limit all the same.
+    fn own(&self, code: Option<i32>, signal: Option<i32>) -> End {
+        let saved = self.saving.as_ref();
+        saved.map_or(End::Own(code, signal), |saving| End::Saved(saving.kind, code))
     }
 
     fn look(&mut self, now: u64) {

@@ -41,6 +41,42 @@ stay()
 const STUBBORN_SHELL: &str = "trap '' TERM HUP INT USR1; (sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' \"$1\" &) ; \
                               while :; do sleep 0.1; done";
 
+/// What training programs are made of works behind the walls.
+const ORDINARY: &str = r#"
+import asyncio, ctypes, getpass, multiprocessing, os, socket, sqlite3, ssl, subprocess, tempfile, threading
+from multiprocessing import shared_memory
+def square(number):
+    return number * number
+if __name__ == "__main__":
+    with multiprocessing.Pool(3) as pool:
+        print(pool.map(square, range(4)))
+    shared = shared_memory.SharedMemory(create=True, size=1 << 20)
+    shared.buf[0] = 1; shared.close(); shared.unlink()
+    ssl.create_default_context(); getpass.getuser(); socket.gethostname(); os.cpu_count()
+    print(subprocess.run(["sh", "-c", "echo child"], capture_output=True, text=True).stdout.strip())
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"x")
+    books = sqlite3.connect("books"); books.execute("create table one (a)"); books.commit()
+    async def talk():
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        print(await reader.read()); server.close()
+    asyncio.run(talk())
+    threads = [threading.Thread(target=os.getpid) for _ in range(8)]
+    [one.start() for one in threads]; [one.join() for one in threads]
+    print(open("/proc/meminfo").readline().split()[0])
+"#;
+
+pub fn an_ordinary_training_program_works() {
+    let place = Place::make();
+    let Some(python) = python() else { return };
+    let script = place.script("ordinary.py", ORDINARY);
+    let (outcome, said) = place.run(place.launcher(), &place.grant(), &[python, &script]);
+    assert_eq!(exit(&outcome), 0, "{said} {outcome:?}");
+    assert_eq!(said, "[0, 1, 4, 9]\nchild\nb''\nMemTotal:\n");
+    assert_eq!(outcome.notices.len(), crate::rig::lacking().len(), "{:?}", outcome.notices);
+}
+
 pub fn a_program_runs_and_its_code_is_told() {
     let place = Place::make();
     let grant = place.grant();
@@ -152,11 +188,12 @@ pub fn a_program_is_told_before_it_is_ended() {
     let line = "trap 'echo saved >> told' USR1; trap 'echo ended >> told; exit 5' TERM; while :; do sleep 0.1; done";
     let (outcome, said) = place.run(place.launcher(), &grant, &["sh", "-c", line]);
     assert_eq!(fs::read_to_string(place.out.join("told")).unwrap(), "saved\nended\n", "{said}");
-    assert_eq!(exit(&outcome), 5, "it ended by itself within its grace: {outcome:?}");
+    assert_eq!((exit(&outcome), outcome.status), (124, Status::Exhausted), "{outcome:?}");
+    assert!(outcome.error.as_ref().unwrap().message.contains("within its grace, with code 5"), "{outcome:?}");
     // One that does not wait for SIGUSR1 is not ended by it: SIGTERM comes at once.
     let line = "trap 'echo only >> term; exit 6' TERM; while :; do sleep 0.1; done";
     let (outcome, _) = place.run(place.launcher(), &grant, &["sh", "-c", line]);
-    assert_eq!((exit(&outcome), fs::read_to_string(place.out.join("term")).unwrap().as_str()), (6, "only\n"));
+    assert_eq!((exit(&outcome), fs::read_to_string(place.out.join("term")).unwrap().as_str()), (124, "only\n"));
 }
 
 pub fn a_signal_is_handed_on_once_and_a_second_ends_everything() {

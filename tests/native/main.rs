@@ -21,6 +21,7 @@ macro_rules! tests {
 
 const TESTS: &[Test] = tests![
     end::a_program_runs_and_its_code_is_told,
+    end::an_ordinary_training_program_works,
     end::a_tree_that_will_not_go_is_gone_at_its_budget,
     end::a_fork_bomb_is_gone_at_its_budget,
     end::what_a_program_leaves_behind_ends_with_it,

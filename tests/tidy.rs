@@ -24,7 +24,10 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("surface", &["model", "pep"]),
     (
         "cli",
-        &["model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "shared", "surface"],
+        &[
+            "model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "native", "sandbox",
+            "shared", "surface",
+        ],
     ),
 ];
 

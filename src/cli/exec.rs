@@ -89,6 +89,9 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
         signal_hook::flag::register_usize(signal, Arc::clone(&launcher.signal), number)
             .map_err(|error| format!("signals cannot be taken: {error}"))?;
     }
+    // A launcher that stands still keeps no limit: Ctrl-Z does nothing.
+    let still = Arc::default();
+    signal_hook::flag::register(libc::SIGTSTP, still).map_err(|error| format!("signals cannot be taken: {error}"))?;
     let answer = gate.handle(call, &Posting { gate: &gate, launcher: &launcher }, &NoTools);
     if let Some(bar) = bar {
         bar.end();

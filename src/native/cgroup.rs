@@ -33,7 +33,6 @@ pub(super) struct Cgroup {
     memory: Option<PathBuf>,
     pids: Option<PathBuf>,
     cpuacct: Option<PathBuf>,
-    freezer: Option<PathBuf>,
     /// Whether the unified group bounds memory and processes.
     bounds: (bool, bool),
 }
@@ -72,9 +71,6 @@ impl Cgroup {
         }
         if group.unified.is_none() && wanted.cpu {
             group.cpuacct = old("cpuacct");
-        }
-        if group.unified.is_none() {
-            group.freezer = old("freezer");
         }
         group
     }
@@ -127,25 +123,19 @@ impl Cgroup {
         new.or_else(old).is_some_and(|ended| ended > 0)
     }
 
-    /// Stops everybody where they are; true once they stand still.
+    /// Stops everybody where they are; true once they stand still. Not with version 1, where whoever stands still
+    /// cannot be ended: a launcher that died at that moment would leave them behind.
     pub(super) fn freeze(&self) -> bool {
-        let stands = |check: &dyn Fn() -> bool| {
-            (0..STEPS).any(|_| {
-                let stands = check();
+        let Some(folder) = &self.unified else { return false };
+        let still = || field(&folder.join("cgroup.events"), "frozen") == Some(1);
+        fs::write(folder.join("cgroup.freeze"), "1").is_ok()
+            && (0..STEPS).any(|_| {
+                let stands = still();
                 if !stands {
                     thread::sleep(STEP);
                 }
                 stands
             })
-        };
-        if let Some(folder) = &self.unified {
-            let asked = fs::write(folder.join("cgroup.freeze"), "1").is_ok();
-            return asked && stands(&|| field(&folder.join("cgroup.events"), "frozen") == Some(1));
-        }
-        let Some(folder) = &self.freezer else { return false };
-        let state = folder.join("freezer.state");
-        let still = || fs::read_to_string(&state).is_ok_and(|text| text.trim() == "FROZEN");
-        fs::write(&state, "FROZEN").is_ok() && stands(&still)
     }
 
     /// Ends everybody, those that came after the list was read too, and lets the dead go.
@@ -154,13 +144,10 @@ impl Cgroup {
             let _ = fs::write(folder.join("cgroup.kill"), "1");
             let _ = fs::write(folder.join("cgroup.freeze"), "0");
         }
-        if let Some(folder) = &self.freezer {
-            let _ = fs::write(folder.join("freezer.state"), "THAWED");
-        }
     }
 
     fn folders(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.unified, &self.memory, &self.pids, &self.cpuacct, &self.freezer].into_iter().flatten()
+        [&self.unified, &self.memory, &self.pids, &self.cpuacct].into_iter().flatten()
     }
 }
 

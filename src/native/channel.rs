@@ -50,6 +50,18 @@ impl Channel {
 
     /// Sends one message.
     pub(super) fn send<T: Serialize>(&self, message: &T, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.put(message, files, SendFlags::NOSIGNAL)
+    }
+
+    /// Sends one message unless that means to wait: the other end may stand still. False once it is gone.
+    pub(super) fn offer<T: Serialize>(&self, message: &T) -> bool {
+        match self.put(message, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(()) => true,
+        }
+    }
+
+    fn put<T: Serialize>(&self, message: &T, files: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
         if text.len() > MESSAGE || files.len() > FILES {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than one message may hold"));
@@ -60,7 +72,7 @@ impl Channel {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let parts = [IoSlice::new(&text)];
-        rustix::io::retry_on_intr(|| sendmsg(&self.0, &parts, &mut ancillary, SendFlags::NOSIGNAL))?;
+        rustix::io::retry_on_intr(|| sendmsg(&self.0, &parts, &mut ancillary, flags))?;
         Ok(())
     }
 

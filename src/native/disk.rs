@@ -44,13 +44,13 @@ struct Shared {
 }
 
 impl Disk {
-    /// Looks at `folders` from now on; `processes` is where the program's processes are listed.
+    /// Looks at `folders` from now on, in which `before` bytes lay before the program started; `processes` is where its
+    /// processes are listed.
     ///
     /// # Errors
-    /// A folder cannot be looked through as it is now.
-    pub(super) fn watch(folders: Vec<PathBuf>, processes: PathBuf) -> io::Result<Self> {
+    /// No thread can be had.
+    pub(super) fn watch(folders: Vec<PathBuf>, before: u64, processes: PathBuf) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let before = lying(&folders)?;
         let seen = Arc::clone(&shared);
         let watched = move || {
             while !seen.over.load(Ordering::Acquire) {

@@ -91,6 +91,35 @@ const SPACES: [i32; 8] = [
 /// Requests that put words into a terminal as if its user had typed them: TIOCSTI, TIOCLINUX.
 const TYPING: [u64; 2] = [0x5412, 0x541c];
 
+/// Set-user-id and set-group-id: a file with them, made by root's program, would be a way to root for others.
+const POWERS: [i32; 2] = [0o4000, 0o2000];
+
+/// Calls that set or take a mode, and which argument it is.
+const MODES: &[(c_long, u8)] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+];
+/// The same number on every machine, and not in every C library's list.
+const FCHMODAT2: c_long = 452;
+
+/// Calls that make a file where their flags say so; the mode is the argument after the flags.
+const MAKING: &[(c_long, u8)] = &[
+    (libc::SYS_openat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+];
+
+/// `O_CREAT`, and the bit of `O_TMPFILE` that no other flag has.
+const CREATES: [i32; 2] = [libc::O_CREAT, 0o20_000_000];
+
 /// Kinds of sockets: within this machine, IPv4, IPv6. The network's own namespace says where they lead.
 const FAMILIES: [u64; 3] = [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64];
 
@@ -106,10 +135,16 @@ pub(super) fn filters(routes: bool) -> Result<Vec<BpfProgram>, BackendError> {
     rows.push((number(libc::SYS_clone), SPACES.iter().map(|bit| has(0, *bit)).collect::<Result<_, _>>()?));
     rows.push((number(libc::SYS_ioctl), TYPING.iter().map(|request| is(1, *request)).collect::<Result<_, _>>()?));
     rows.push((number(libc::SYS_socket), sockets(routes)?));
+    for (call, mode) in MODES {
+        rows.push((number(*call), POWERS.iter().map(|bit| has(*mode, *bit)).collect::<Result<_, _>>()?));
+    }
+    for (call, flags) in MAKING {
+        rows.push((number(*call), powerful(*flags)?));
+    }
     Ok(vec![
         foreign(),
-        // The C library then uses `clone`, whose flags can be read.
-        program(vec![(number(libc::SYS_clone3), Vec::new())], missing)?,
+        // Libraries then use `clone` and `openat`, whose flags can be read.
+        program(vec![(number(libc::SYS_clone3), Vec::new()), (number(libc::SYS_openat2), Vec::new())], missing)?,
         program(rows, refused())?,
     ])
 }
@@ -135,8 +170,18 @@ fn sockets(routes: bool) -> Result<Vec<SeccompRule>, BackendError> {
 }
 
 fn has(arg: u8, bit: i32) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![set(arg, bit)?])
+}
+
+fn set(arg: u8, bit: i32) -> Result<SeccompCondition, BackendError> {
     let bit = u64::from(bit.unsigned_abs());
-    SeccompRule::new(vec![SeccompCondition::new(arg, Width::Dword, Is::MaskedEq(bit), bit)?])
+    SeccompCondition::new(arg, Width::Dword, Is::MaskedEq(bit), bit)
+}
+
+/// Denied: to make a file with a power.
+fn powerful(flags: u8) -> Result<Vec<SeccompRule>, BackendError> {
+    let pairs = CREATES.iter().flat_map(|creates| POWERS.iter().map(move |power| (*creates, *power)));
+    pairs.map(|(creates, power)| SeccompRule::new(vec![set(flags, creates)?, set(flags + 1, power)?])).collect()
 }
 
 fn is(arg: u8, value: u64) -> Result<SeccompRule, BackendError> {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -18,8 +18,12 @@ use rustix::process::{
 };
 
 use super::channel::Channel;
+use super::meter::text;
 use super::plan::{Lacking, Order, Plan, Said, Wall};
 use super::{SEAL, loopback, outer, root};
+
+/// How long the launcher may be silent.
+const SILENCE_MS: u64 = 15_000;
 
 /// The number of the first process of every namespace.
 const FIRST: i32 = 1;
@@ -126,11 +130,14 @@ fn collect(program: Pid) -> rustix::io::Result<(Option<i32>, Option<i32>)> {
     }
 }
 
-/// Does what the launcher orders; ends everything once the launcher is gone.
+/// Does what the launcher orders; ends everything once the launcher is gone, or says nothing any more: one that was
+/// stopped keeps no limit.
 fn obey(launcher: &Channel, program: &OwnedFd) {
-    while let Ok(Some((order, _))) = launcher.receive::<Order>() {
+    while launcher.ready(SILENCE_MS).unwrap_or(false)
+        && let Ok(Some((order, _))) = launcher.receive::<Order>()
+    {
         let sent = match order {
-            Order::Prepare(_) => 0,
+            Order::Beat | Order::Prepare(_) => continue,
             Order::Leave => break,
             Order::Signal(number) => {
                 Signal::from_named_raw(number).map_or(0, |signal| u64::from(pidfd_send_signal(program, signal).is_ok()))
@@ -138,7 +145,7 @@ fn obey(launcher: &Channel, program: &OwnedFd) {
             Order::Checkpoint => signal_all(Signal::USR1, true),
             Order::Terminate => signal_all(Signal::TERM, false),
         };
-        if launcher.send(&Said::Sent(sent), &[]).is_err() {
+        if !launcher.offer(&Said::Sent(sent)) {
             break;
         }
     }
@@ -155,7 +162,7 @@ fn signal_all(signal: Signal, caught: bool) -> u64 {
 }
 
 fn catches(number: i32, signal: Signal) -> bool {
-    let status = fs::read_to_string(PathBuf::from(format!("/proc/{number}/status"))).unwrap_or_default();
+    let status = text(Path::new(&format!("/proc/{number}/status")));
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
     mask & (1 << (signal.as_raw() - 1)) != 0

@@ -71,6 +71,11 @@ impl Meter {
     }
 }
 
+/// What a process file says. A process chooses its name, which need not be text.
+pub(super) fn text(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
 /// Numbers of the processes there.
 pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -80,8 +85,7 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
 
 /// Ticks of a process and of those it has collected.
 fn spent(process: &Path) -> u64 {
-    let text = fs::read_to_string(process.join("stat")).unwrap_or_default();
-    ticks(&text).unwrap_or(0)
+    ticks(&text(&process.join("stat"))).unwrap_or(0)
 }
 
 /// Fields 14 to 17, counted behind the name, which may hold anything.
@@ -92,7 +96,7 @@ fn ticks(stat: &str) -> Option<u64> {
 }
 
 fn threads(process: &Path) -> u64 {
-    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let status = text(&process.join("status"));
     row(&status, "Threads:").unwrap_or(0)
 }
 
@@ -103,7 +107,7 @@ fn held(process: &Path) -> u64 {
     {
         return own.saturating_add(shared).saturating_mul(1_024);
     }
-    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let status = text(&process.join("status"));
     let (own, shared) = (row(&status, "RssAnon:"), row(&status, "RssShmem:"));
     own.unwrap_or(0).saturating_add(shared.unwrap_or(0)).saturating_mul(1_024)
 }

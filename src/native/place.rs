@@ -11,7 +11,7 @@ use caps::{CapSet, Capability};
 use rustix::process::{getegid, geteuid};
 
 use super::channel::MESSAGE;
-use super::door::Door;
+use super::door::{Door, Way};
 use super::gpu::Held;
 use super::plan::{Plan, Wall};
 use super::root::{SYSTEM, grantable};
@@ -78,6 +78,11 @@ pub(super) fn plan(grant: &ExecGrant, request: &Request, ground: &Ground<'_>, he
     let doors = if grant.network == Network::Gate { ground.doors } else { &[] };
     if doors.len() > DOORS {
         return Err(StartFault::Failed(format!("{} doors to the gate are more than {DOORS}", doors.len())));
+    }
+    if doors.iter().any(|door| matches!(door.way, Way::Tcp(address) if !address.ip().is_loopback())) {
+        return Err(StartFault::Failed(
+            "a door leads to this machine's loopback or to a Unix socket, and nowhere else".into(),
+        ));
     }
     let privileged = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false);
     let plan = Plan {

@@ -121,6 +121,8 @@ impl Plan {
 pub(super) enum Order {
     /// Get ready; the program's standard streams come with it where it is asked to start.
     Prepare(Box<Plan>),
+    /// The launcher is there.
+    Beat,
     /// A signal to the program.
     Signal(i32),
     /// SIGUSR1 to every process that waits for it.

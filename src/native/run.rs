@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::cgroup::{Cgroup, PREFIX, Wanted};
 use super::clock::Watch;
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::door::Doors;
 use super::gpu::Held;
 use super::meter::{Meter, Sample};
@@ -90,6 +90,9 @@ impl<'a> Run<'a> {
         };
         let mut plan = place::plan(grant, request, &ground, &held)?;
         let group = bounded(launcher, grant, &mut plan, &mut lacking, name)?;
+        let folders: Vec<PathBuf> = topmost(&plan.write);
+        let blind = |error| failed("a folder in `write` of [exec] cannot be looked through", error);
+        let before = disk::lying(&folders).map_err(blind)?;
         let (mut again, streams) = (Command::new(&launcher.again.0), Streams::of(launcher));
         again.args(&launcher.again.1);
         let (tree, begun) = begin(&mut again, &mut plan, &group, streams.each(), &mut lacking)?;
@@ -100,9 +103,7 @@ impl<'a> Run<'a> {
             doors.open(listener, door.way.clone()).map_err(|error| failed("a door to the gate", error))?;
         }
         let meter = Meter::new(begun.processes, begun.scratch);
-        let folders: Vec<PathBuf> = topmost(&plan.write);
-        let disk = Disk::watch(folders, meter.folder());
-        let disk = disk.map_err(|error| failed("a folder in `write` of [exec] cannot be looked through", error))?;
+        let disk = Disk::watch(folders, before, meter.folder()).map_err(blind)?;
         Ok(Self {
             launcher,
             asks,
@@ -178,6 +179,7 @@ impl<'a> Run<'a> {
     }
 
     fn look(&mut self, now: u64) {
+        self.tree.order(&Order::Beat);
         self.before = (now, self.sample.cpu_ms);
         self.sample = self.meter.look(&self.group);
         self.tell();

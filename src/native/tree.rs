@@ -106,9 +106,9 @@ impl Tree {
         }
     }
 
-    /// Orders something; whether that could be said.
-    pub(super) fn order(&self, order: &Order) -> bool {
-        self.channel.send(order, &[]).is_ok()
+    /// Orders something, if that can be said at once: a first process that was stopped must not stop the launcher.
+    pub(super) fn order(&self, order: &Order) {
+        let _ = self.channel.offer(order);
     }
 
     /// Ends everybody and waits for that; false when the kernel did not do it in time.

@@ -162,6 +162,26 @@ pub fn a_launcher_that_is_killed_leaves_nothing() {
     assert!(gone, "{} are left", marked(&mark));
 }
 
+/// One that stands still keeps no limit, so that the tree does not outlast its silence.
+pub fn a_launcher_that_is_stopped_keeps_nothing_alive() {
+    let mark = marker();
+    let mut launcher = Command::new(std::env::current_exe().unwrap());
+    let launcher = launcher.args(["role:launch", &mark]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut launcher = launcher.stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(launcher.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "running");
+    let process = rustix::process::Pid::from_child(&launcher);
+    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    // Its own line of arguments has the mark, too.
+    let gone = (0..600).any(|_| {
+        thread::sleep(Duration::from_millis(100));
+        marked(&mark) == 1
+    });
+    assert!(gone, "{} are left", marked(&mark));
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+}
+
 pub fn play(words: &[String]) -> ExitCode {
     let (place, mark) = (Place::make(), words[0].clone());
     let mut launcher = place.launcher();

@@ -26,6 +26,7 @@ const TESTS: &[Test] = tests![
     end::a_fork_bomb_is_gone_at_its_budget,
     end::what_a_program_leaves_behind_ends_with_it,
     end::a_launcher_that_is_killed_leaves_nothing,
+    end::a_launcher_that_is_stopped_keeps_nothing_alive,
     end::a_program_is_told_before_it_is_ended,
     end::a_signal_is_handed_on_once_and_a_second_ends_everything,
     end::a_revocation_ends_everything,

@@ -100,6 +100,9 @@ pub fn a_door_leads_to_the_gate_and_nowhere_else() {
     let said = run_python(&place, launcher(), &place.grant(), KNOCK, &words).unwrap();
     assert_eq!(said, format!("{} shut\n4711 shut\n{elsewhere} shut\n", address.port()), "doors without a grant");
     assert!(TcpStream::connect(address).is_ok());
+    let far = vec![Door { port: 80, way: Way::Tcp("192.0.2.1:80".parse().unwrap()) }];
+    let (outcome, _) = place.run(Launcher { doors: far, ..place.launcher() }, &open, &["sh", "-c", "exit 0"]);
+    assert_eq!(exit(&outcome), 125, "{outcome:?}");
 }
 
 pub fn files_outside_the_grant_do_not_exist_and_cannot_be_made() {
@@ -209,6 +212,7 @@ calls = {
     "clone user": (220 if arm else 56, 0x10000011, 0, 0, 0),
     "clone3": (435, 0, 0, 0, 0),
     "pidfd_getfd": (438, 0, 0, 0, 0),
+    "openat2": (437, -100, b"/tmp", 0, 0),
     "personality": (92 if arm else 135, 0, 0, 0, 0),
 }
 if not arm:
@@ -224,6 +228,18 @@ for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP):
         os.kill(1, number)
     except OSError:
         pass
+def made(what, act):
+    try:
+        act()
+        print(what, "came through")
+    except PermissionError:
+        pass
+open("plain", "w").close()
+made("chmod", lambda: os.chmod("plain", 0o4755))
+made("chmod group", lambda: os.chmod("plain", 0o2755))
+made("open", lambda: os.open("power", os.O_CREAT | os.O_WRONLY, 0o4755))
+made("tmpfile", lambda: os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o4755))
+os.chmod("plain", 0o755)
 for line in open("/proc/self/status"):
     if line.split(":")[0] in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"):
         print(*line.split())

@@ -14,7 +14,7 @@ use std::thread;
 use weir::model::{ExecGrant, ExecLimits, Network, Status};
 use weir::native::{Door, Driver, Launcher, Wall, Way};
 
-use crate::rig::{Place, exit, lacking, marker, python};
+use crate::rig::{Place, able, exit, lacking, marker, python};
 
 fn run_python(place: &Place, launcher: Launcher, grant: &ExecGrant, text: &str, words: &[&str]) -> Option<String> {
     let python = python()?;
@@ -246,6 +246,9 @@ for line in open("/proc/self/status"):
 "#;
 
 pub fn no_call_leads_out() {
+    if lacking().contains(&Wall::Seccomp) {
+        return;
+    }
     let place = Place::make();
     let Some(said) = run_python(&place, place.launcher(), &place.grant(), CALLS, &[]) else { return };
     let none = "0000000000000000";
@@ -287,7 +290,11 @@ pub fn a_missing_wall_is_refused_and_said() {
         // The root itself is granted to nobody: to list it only Landlock forbids.
         let (outcome, said) = place.run(launcher, &place.grant(), &["sh", "-c", "ls / > list && echo listed; exit 0"]);
         assert_eq!(exit(&outcome), 0, "{wall}: {said} {outcome:?}");
-        assert_eq!(said.contains("listed"), wall == Wall::Landlock, "{wall}: {said}");
+        assert_eq!(
+            said.contains("listed"),
+            wall == Wall::Landlock || lacking().contains(&Wall::Landlock),
+            "{wall}: {said}"
+        );
         assert!(outcome.notices.iter().any(|notice| notice.contains(&format!("`{wall}`"))), "{:?}", outcome.notices);
     }
 }
@@ -319,6 +326,15 @@ pub fn a_program_that_cannot_be_run_is_said_as_a_shell_does() {
     }
 }
 
+/// Behind the walls there are no further namespaces, as on a machine that gives none.
+pub fn without_namespaces_nothing_is_started() {
+    let (place, own) = (Place::make(), std::env::current_exe().unwrap());
+    let mut grant = place.grant();
+    grant.read.push(own.parent().unwrap().display().to_string());
+    let (outcome, said) = place.run(place.launcher(), &grant, &[own.to_str().unwrap(), "role:plain"]);
+    assert_eq!((exit(&outcome), said.trim()), (0, "no namespaces"), "{outcome:?}");
+}
+
 /// The same walls for a user who is nobody, in a user namespace; or a refusal where there is none.
 pub fn without_privileges_the_walls_are_the_same() {
     if !rustix::process::geteuid().is_root() {
@@ -341,14 +357,11 @@ pub fn without_privileges_the_walls_are_the_same() {
 }
 
 pub fn play(_: &[String]) -> ExitCode {
-    let place = Place::make();
-    let (outcome, said) = place.run(place.launcher(), &place.grant(), &["sh", "-c", "exit 0"]);
-    if exit(&outcome) != 0 {
-        let why = outcome.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
-        assert!(exit(&outcome) == 125 && why.contains("run as root"), "{said} {outcome:?}");
+    if !able() {
         println!("no namespaces");
         return ExitCode::SUCCESS;
     }
+    let place = Place::make();
     // Without control groups: refused by name, unless they are waived.
     let mut strict = place.launcher();
     strict.without.clear();

@@ -95,6 +95,8 @@ impl<'a> Run<'a> {
         let before = disk::lying(&folders).map_err(blind)?;
         let (mut again, streams) = (Command::new(&launcher.again.0), Streams::of(launcher));
         again.args(&launcher.again.1);
+        // GPUs are held from here on; that walls cost time is not the budget's loss.
+        let began = Watch::start();
         let (tree, begun) = begin(&mut again, &mut plan, &group, streams.each(), &mut lacking)?;
         lacking.extend(begun.lacking);
         let mut doors = Doors::default();
@@ -115,7 +117,7 @@ impl<'a> Run<'a> {
             _doors: doors,
             group,
             lacking,
-            began: Watch::start(),
+            began,
             sample: Sample::default(),
             before: (0, 0),
             saving: None,

@@ -14,6 +14,7 @@ mod explain;
 mod facts;
 mod permit;
 mod structure;
+mod tokens;
 #[cfg(test)]
 mod twin;
 

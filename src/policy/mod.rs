@@ -10,6 +10,7 @@ mod derive;
 mod import;
 mod parse;
 mod parties;
+mod price;
 mod profile;
 mod profile_toml;
 mod protected;
@@ -24,8 +25,9 @@ pub use derive::{FINAL_ANSWER, Options, derive};
 pub use import::{default_threat, import};
 pub use parse::parse;
 pub use parties::{Peers, Pin, Registry};
+pub use price::{CacheWrite, Long, Price};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
 pub use types::{
-    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Price,
-    Provenance, Rule, Scope, Tool,
+    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Provenance,
+    Rule, Scope, Tool,
 };

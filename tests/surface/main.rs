@@ -7,6 +7,7 @@ mod files;
 mod hosting;
 mod keeping;
 mod life;
+mod linked;
 mod reading;
 mod rig;
 mod running;

@@ -203,7 +203,8 @@ fn party_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
             actions: &["model.generate"],
             controls: &[Control::Tokens],
             reason: "the agent may ask its model, within the budget of tokens",
-            examples: vec![example("model.generate", "any-model", "{ max_tokens = 1000 }", "", "allow")],
+            // One that holds with and without prices of models, which the operator adds later.
+            examples: vec![example("model.generate", "any-model", "", "", "deny")],
             ..Draft::default()
         },
         Draft {

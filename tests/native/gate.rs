@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -140,6 +141,24 @@ pub fn the_whole_line_runs_a_program_and_settles_it() {
         gate.handle(ask("exit 0", &mark, 0), &Launcher { cwd: "/nowhere".into(), ..self::launcher(&place) }, &NoTools);
     assert_eq!((exit_code(&absent), posted(&gate, Kind::GpuMs)), (126, gpu));
     assert_eq!(marked(&mark), 0);
+}
+
+/// Should the gate be lost, what a long run has used is on record.
+pub fn what_is_used_is_posted_while_it_runs() {
+    let (place, store) = (Place::make(), tempfile::tempdir().unwrap());
+    let (gate, mut launcher) = (Arc::new(gate(&place, store.path(), 60_000)), launcher(&place));
+    let (seen, out) = (Arc::clone(&gate), place.out.clone());
+    launcher.watch = Box::new(move |_| {
+        if posted(&seen, Kind::GpuMs) > 0 {
+            fs::write(out.join("posted"), "").unwrap();
+        }
+    });
+    // It ends once something is posted; nothing is posted for it otherwise.
+    let line = "while ! [ -e posted ]; do sleep 0.1; done; exit 0";
+    let posting = Posting { gate: &gate, launcher: &launcher };
+    let answer = gate.handle(ask(line, &marker(), 1), &posting, &NoTools);
+    let wall = answer.outcome.as_ref().unwrap().usage.of(Kind::WallMs);
+    assert_eq!((exit_code(&answer), posted(&gate, Kind::GpuMs)), (0, wall), "once, and not twice: {answer:?}");
 }
 
 pub fn play(words: &[String]) -> ExitCode {

@@ -46,6 +46,7 @@ const TESTS: &[Test] = tests![
     meters::what_is_written_is_kept_within_its_limit,
     meters::without_control_groups_the_limits_still_hold,
     gate::the_whole_line_runs_a_program_and_settles_it,
+    gate::what_is_used_is_posted_while_it_runs,
     gate::a_lost_launcher_is_settled_as_spent,
 ];
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use super::compose;
+use super::{compose, shared};
 use crate::model::{Action, Call, CallId, Kind, Millis, Outcome, Resource, Status, Subject};
 use crate::native::{Door, Launcher, Posting, Progress, Wall, Way, exit_code, summary};
 use crate::pep::Answer;
@@ -55,6 +55,8 @@ pub(super) struct Args {
     /// A folder of the control group hierarchy (version 2) that is delegated to this user.
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    shared: shared::Place,
     /// Say nothing of progress.
     #[arg(long, short)]
     quiet: bool,
@@ -79,7 +81,9 @@ impl ToolHost for NoTools {
 pub(super) fn run(args: Args) -> Result<u8, String> {
     let policy = compose::policy(&args.policy)?;
     let folder = compose::home(args.store.clone())?;
-    let gate = compose::gate(policy, &folder, Box::new(Nobody))?;
+    let address = args.shared.address()?;
+    let gate = compose::gate(policy.clone(), &folder, Box::new(Nobody))?;
+    let (gate, _keeper) = shared::share(gate, policy.policy(), &folder, address)?;
     let call = call(&args)?;
     let terminal = std::io::stderr().is_terminal() && !args.quiet;
     let bar = terminal.then(Bar::new);

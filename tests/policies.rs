@@ -418,6 +418,24 @@ fn writing_to_a_cache_has_a_price_and_is_never_cheaper_than_what_is_known() {
 }
 
 #[test]
+fn the_example_prices_are_rows_of_a_policy() {
+    let policy = read(&format!("{HEAD}{}", include_str!("../examples/prices/models.toml")));
+    assert!(policy.models.len() > 70 && policy.models.values().all(|model| model.price.is_some()));
+    let price = |name: &str| policy.models[name].price.clone().unwrap();
+    let used = Amounts::ZERO.with(Kind::TokensIn, 5_100).with(Kind::TokensCached, 3_000);
+    let used = used.with(Kind::TokensCacheWrite, 2_000).with(Kind::TokensOut, 50);
+    assert_eq!(price("claude-opus-4-8").of(&used), 15_750);
+    for (name, price) in policy.models.values().map(|model| (&model.name, model.price.as_ref().unwrap())) {
+        let rates = [price.tokens_in, price.tokens_cached, price.tokens_cache_write, price.tokens_out];
+        assert!(
+            price.tokens_cached <= price.tokens_in && price.tokens_in <= price.tokens_cache_write,
+            "{name}: {rates:?}"
+        );
+        assert!(price.long.is_none_or(|long| long.tokens_in >= price.tokens_in && long.tokens_out >= price.tokens_out));
+    }
+}
+
+#[test]
 fn what_a_budget_limits_and_nothing_bounds_is_remarked() {
     let budget = |kind: &str| format!("[[budget]]\nid = \"b\"\nscope = \"run\"\nkind = \"{kind}\"\nlimit = 9\n");
     let allow = rule("all", "allow", "");

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::StatusCode;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
-use tokio::sync::mpsc;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::error::{Lost, Refusal};
 
@@ -30,6 +31,57 @@ pub(crate) fn empty() -> Body {
 
 fn never(never: Infallible) -> io::Error {
     match never {}
+}
+
+/// Room for what is read whole, so that many large bodies wait for each other and not for memory.
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// Bytes of a place in a [`Room`].
+const PLACE: usize = 1 << 10;
+
+impl Room {
+    /// Room for `bytes`.
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes / PLACE)))
+    }
+
+    /// Waits for room for `bytes`, and keeps it until the guard is dropped.
+    pub(crate) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(u32::MAX);
+        self.0.clone().acquire_many_owned(places).await.ok()
+    }
+}
+
+/// A body of these bytes, which keeps its room until it is sent.
+pub(crate) fn kept(bytes: Bytes, room: Option<OwnedSemaphorePermit>) -> Body {
+    Kept { bytes: Some(bytes), _room: room }.boxed()
+}
+
+struct Kept {
+    bytes: Option<Bytes>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl HttpBody for Kept {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The most bytes that a body can have: what it says, or `most`.
+pub(crate) fn at_most(body: &Incoming, most: usize) -> usize {
+    body.size_hint().upper().and_then(|upper| usize::try_from(upper).ok()).map_or(most, |upper| upper.min(most))
 }
 
 /// Reads a request's body whole: at most `most` bytes, within `within`.

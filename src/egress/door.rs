@@ -14,7 +14,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::sync::{oneshot, watch};
 
 use super::auth;
-use super::body::Body;
+use super::body::{Body, Room};
 use super::client::{Client, Patience};
 use super::error::Refusal;
 use super::held::{self, Denial, Held, Open};
@@ -69,6 +69,8 @@ pub(crate) struct Door {
     pub gate: Arc<Gate>,
     pub client: Client,
     pub sessions: Arc<Sessions>,
+    /// Room for requests that are read whole.
+    pub room: Room,
     pub bounds: Bounds,
     pub(super) protocol: Box<dyn Protocol>,
     pub(super) token: Secret,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::body::Room;
 use super::client::{Client, Patience};
 use super::door::{Door, Protocol};
 use super::error::{EgressFault, io_fault};
@@ -35,6 +36,8 @@ pub struct Bounds {
     pub read_within: Duration,
     /// Bytes of a request that is read whole.
     pub body_bytes: usize,
+    /// Bytes of all requests of one upstream that are read whole at the same time; others wait.
+    pub room_bytes: usize,
     /// Bytes of an answer that is read whole.
     pub answer_bytes: usize,
     /// How long an upstream may take to accept a connection.
@@ -60,6 +63,7 @@ impl Default for Bounds {
             connections: 512,
             read_within: Duration::from_secs(30),
             body_bytes: Limits::JSON_BYTES,
+            room_bytes: 8 * Limits::JSON_BYTES,
             answer_bytes: Limits::JSON_BYTES,
             connect_within: Duration::from_secs(10),
             // A generation that is not streamed begins its answer when it has ended.
@@ -134,7 +138,8 @@ impl Proxy {
             let (client, protocol) = (Client::new(&upstream, patience)?, protocol(&upstream));
             let (gate, sessions, token) = (gate.clone(), sessions.clone(), token.clone());
             let (open, cut) = (open.clone(), cut.clone());
-            let door = Door { upstream, gate, client, sessions, bounds, protocol, token, open, cut };
+            let room = Room::new(bounds.room_bytes.max(bounds.body_bytes));
+            let door = Door { upstream, gate, client, sessions, room, bounds, protocol, token, open, cut };
             doors.push((Arc::new(door), listener));
         }
         let (stop, stopping) = watch::channel(false);

@@ -5,6 +5,7 @@
 
 mod amount;
 mod call;
+mod canonical;
 mod decision;
 mod digest;
 mod evidence;

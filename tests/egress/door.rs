@@ -4,10 +4,16 @@ use serde_json::json;
 use weir::egress::Bounds;
 
 use crate::fake::{Fake, Told};
-use crate::rig::{KEY, Rig, Setup, TOKEN};
+use crate::rig::{Entries, KEY, Rig, Setup, TOKEN};
 
 pub fn setup(kind: &'static str) -> Setup {
-    Setup { policy: include_str!("policy.toml").to_owned(), kind, lines: String::new(), bounds: Bounds::default() }
+    Setup {
+        policy: include_str!("policy.toml").to_owned(),
+        kind,
+        lines: String::new(),
+        bounds: Bounds::default(),
+        journal: Entries::default(),
+    }
 }
 
 #[test]

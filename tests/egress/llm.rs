@@ -10,7 +10,7 @@ use weir::model::{Amounts, Kind};
 use crate::door::setup;
 use crate::fake::{Asked, Fake, Step, Told};
 use crate::provider::{chat_events, chat_usage, error, message, message_events, response_events, streamed, usage};
-use crate::rig::{KEY, Reply, Rig, TOKEN};
+use crate::rig::{Entries, KEY, Reply, Rig, TOKEN};
 
 const OPUS: &str = "claude-opus-4-8";
 /// What one request of the scripted run costs, in micro-dollars.
@@ -172,14 +172,22 @@ fn a_chat_without_bound_gets_one_and_its_usage_is_asked_for_and_hidden() {
     asking["stream_options"] = json!({"include_usage": true, "include_obfuscation": false});
     asking["max_tokens"] = 100.into();
     asking["n"] = 2.into();
+    // Of two limits none is raised.
+    let both = json!({"model": "gpt-5", "max_tokens": 5, "max_completion_tokens": 40_000, "messages": []});
+    let mut tight = setup("openai");
+    tight.policy = tight.policy.replacen("name = \"gpt-5\"\n", "name = \"gpt-5\"\nmax_tokens = 30_000\n", 1);
+    let second = Rig::start(&fake, tight);
+    second.ask("POST", "/v1/chat/completions", &[], both.to_string().as_bytes());
+    let sent = fake.asked()[1].json();
+    assert_eq!((&sent["max_tokens"], &sent["max_completion_tokens"]), (&json!(5), &json!(30_000)));
     let reply = rig.ask(
         "POST",
         "/chat/completions",
         &[("authorization", &format!("Bearer {TOKEN}"))],
         asking.to_string().as_bytes(),
     );
-    assert_eq!(fake.asked()[1].path, "/v1/chat/completions");
-    assert_eq!(fake.asked()[1].json(), asking, "nothing to change");
+    assert_eq!(fake.asked()[2].path, "/v1/chat/completions");
+    assert_eq!(fake.asked()[2].json(), asking, "nothing to change");
     assert!(reply.text().contains("\"prompt_tokens\":1000"));
     assert_eq!(money(&rig), (2_000, 0));
 }
@@ -325,6 +333,101 @@ fn a_stream_that_breaks_off_is_broken_for_the_client_too_and_billed() {
     let reply = claude(&rig, &request(true));
     assert!(reply.status == 200 && !reply.whole, "{}", reply.text());
     assert_eq!(money(&rig), (500 + 1_500 + 12_500 + 125, 0));
+}
+
+#[test]
+fn a_client_that_takes_nothing_holds_nothing_up() {
+    let event = format!(
+        "event: content_block_delta\ndata: {{\"type\": \"content_block_delta\", \"delta\": {{\"text\": \"{}\"}}}}\n\n",
+        "x".repeat(200_000)
+    );
+    let fake = Fake::start(move |_| {
+        let start = message_events("hello", &usage(), 50).remove(0);
+        let many = std::iter::once(start.as_str()).chain(std::iter::repeat_n(event.as_str(), 400));
+        Told::events(many).then(Step::Linger)
+    });
+    let mut quick = setup("anthropic");
+    quick.bounds = Bounds { idle_within: Duration::from_millis(300), ..Bounds::default() };
+    let rig = Rig::start(&fake, quick);
+    let stream = rig.send("POST", "/v1/messages", &[("x-api-key", TOKEN)], request(true).to_string().as_bytes());
+    rig.until("the bill", |rig| rig.posted(Kind::MicroUsd) > 0 && rig.pending(Kind::MicroUsd) == 0);
+    // What was read is known, and 1,000 tokens are the most that it could write.
+    assert_eq!(money(&rig), (500 + 1_500 + 12_500 + 25_000, 0));
+    drop(stream);
+}
+
+#[test]
+fn a_provider_that_falls_silent_is_not_waited_for() {
+    let fake = Fake::start(|asked| match asked.json()["stream"] == true {
+        true => Told::events(message_events("hello", &usage(), 50)[..4].iter().map(String::as_str)).then(Step::Linger),
+        false => {
+            std::thread::sleep(Duration::from_secs(2));
+            error(500, "api_error")
+        }
+    });
+    let mut quick = setup("anthropic");
+    let short = Duration::from_millis(300);
+    quick.bounds = Bounds { idle_within: short, head_within: short, ..Bounds::default() };
+    let rig = Rig::start(&fake, quick);
+    let reply = claude(&rig, &request(true));
+    assert!(reply.status == 200 && !reply.whole);
+    assert_eq!(money(&rig), (500 + 1_500 + 12_500 + 125, 0));
+    let reply = claude(&rig, &request(false));
+    assert_eq!((reply.status, rig.gate.doubts().len()), (504, 1), "{}", reply.text());
+    assert_eq!(reply.headers.get("x-should-retry").map(String::as_str), Some("false"));
+}
+
+#[test]
+fn an_answer_that_quotes_the_key_is_withheld() {
+    let fake = Fake::start(|asked| match asked.method.as_str() {
+        "GET" => Told::json(200, &json!({"data": [KEY]})),
+        _ => Told::json(400, &json!({"error": {"message": format!("the key {KEY} has no access")}})),
+    });
+    let rig = Rig::start(&fake, setup("openai"));
+    let body = json!({"model": "gpt-5", "messages": []}).to_string();
+    for reply in [rig.ask("POST", "/v1/chat/completions", &[], body.as_bytes()), rig.ask("GET", "/v1/models", &[], b"")]
+    {
+        assert_eq!((reply.status, format!("{reply:?}").contains(KEY)), (403, false), "{}", reply.text());
+    }
+    assert_eq!(money(&rig), (0, 0));
+}
+
+#[test]
+fn what_cannot_be_put_on_record_is_not_given_out_and_nothing_follows() {
+    for stream in [true, false] {
+        let journal = Entries::default();
+        let breaking = journal.clone();
+        let fake = Fake::start(move |_| {
+            breaking.break_down();
+            let usage = json!({"input_tokens": 1, "output_tokens": 1});
+            if stream { streamed("hello", &usage, 5) } else { message("hello", &usage) }
+        });
+        let rig = Rig::start(&fake, crate::rig::Setup { journal, ..setup("anthropic") });
+        let reply = claude(&rig, &request(stream));
+        assert_eq!((reply.status, reply.whole), if stream { (200, false) } else { (403, true) }, "{}", reply.text());
+        assert!(
+            !reply.text().contains("message_stop") && (stream || !reply.text().contains("hello")),
+            "{}",
+            reply.text()
+        );
+        assert_eq!((claude(&rig, &request(stream)).status, fake.asked().len()), (403, 1));
+    }
+}
+
+#[test]
+fn large_requests_wait_for_room_and_all_of_them_pass() {
+    let fake = Fake::start(|_| message("hi", &json!({"input_tokens": 1, "output_tokens": 1})));
+    let mut tight = setup("anthropic");
+    tight.policy = tight.policy.replace("limit = 2_000_000", "limit = 2_000_000_000");
+    tight.bounds = Bounds { body_bytes: 300_000, room_bytes: 300_000, ..Bounds::default() };
+    let rig = Rig::start(&fake, tight);
+    let content = "x".repeat(250_000);
+    let body = json!({"model": OPUS, "max_tokens": 10, "messages": [{"role": "user", "content": content}]});
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(|| claude(&rig, &body).status)).collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 200));
+    });
+    assert_eq!(money(&rig), (20 * 30, 0));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The reverse proxies over real sockets: a plain client, a real gate, scripted upstreams on loopback.
 
+mod claude;
+mod codex;
 mod door;
 mod fake;
 mod files;
@@ -7,3 +9,4 @@ mod llm;
 mod provider;
 mod rig;
 mod sdk;
+mod tls;

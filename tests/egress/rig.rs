@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ pub struct Setup {
     /// Further lines of the upstream's table.
     pub lines: String,
     pub bounds: Bounds,
+    pub journal: Entries,
 }
 
 /// Running proxies.
@@ -47,6 +49,11 @@ pub struct Rig {
 impl Rig {
     /// A proxy of `fake` under `setup`.
     pub fn start(fake: &Fake, setup: Setup) -> Self {
+        Self::at(&fake.url(), setup)
+    }
+
+    /// A proxy of the upstream at `url` under `setup`.
+    pub fn at(url: &str, setup: Setup) -> Self {
         let home = tempfile::tempdir().unwrap();
         let key = home.path().join("key");
         std::fs::write(&key, format!("{KEY}\n")).unwrap();
@@ -54,12 +61,10 @@ impl Rig {
         let file = home.path().join("upstreams.toml");
         let text = format!(
             "[[upstream]]\nname = \"fake\"\nkind = \"{}\"\nurl = \"{}\"\nkey_file = \"key\"\n{}\n",
-            setup.kind,
-            fake.url(),
-            setup.lines
+            setup.kind, url, setup.lines
         );
         std::fs::write(&file, text).unwrap();
-        let journal = Entries::default();
+        let journal = setup.journal;
         let policy = parse(setup.policy.as_bytes(), "test.toml").unwrap_or_else(|faults| panic!("{faults}"));
         let compiled = Compiled::new(policy).unwrap();
         let key = Key::from_seed(&[7; 32]);
@@ -211,18 +216,26 @@ impl Clock for Wall {
     }
 }
 
-/// A journal in memory that a test can read.
+/// A journal in memory that a test can read, and break.
 #[derive(Clone, Default)]
-pub struct Entries(Arc<Mutex<Vec<String>>>);
+pub struct Entries(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>);
 
 impl Entries {
     pub fn texts(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
+
+    /// Takes nothing from now on.
+    pub fn break_down(&self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Journal for Entries {
     fn append(&self, entry: Sealed) -> Ticket {
+        if self.1.load(Ordering::SeqCst) {
+            return Ticket::Ready(Err(JournalFault("the disk is full".into())));
+        }
         self.0.lock().unwrap().push(entry.text);
         Ticket::Ready(Ok(()))
     }

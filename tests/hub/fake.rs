@@ -146,6 +146,14 @@ impl Fake {
         }
     }
 
+    /// The newest launch, as it arrived.
+    pub fn launched(&self) -> Value {
+        let world = self.world();
+        let launch = |asked: &&Asked| asked.method == "POST" && asked.path.matches('/').count() == 3;
+        let mut launches = world.asked.iter().filter(|asked| asked.path.starts_with("/api/jobs/")).filter(launch);
+        serde_json::from_slice(&launches.next_back().unwrap().body).unwrap()
+    }
+
     /// Requests whose method and path begin so.
     pub fn count(&self, method: &str, start: &str) -> usize {
         self.world().asked.iter().filter(|asked| asked.method == method && asked.path.starts_with(start)).count()
@@ -189,7 +197,10 @@ impl Fake {
                 let found: Vec<Value> = world.jobs.iter().filter(own).cloned().collect();
                 Some(json_of(200, &Value::Array(found)))
             }
-            (method, ["api", "jobs", _, id, rest @ ..]) => Some(job(world, method, id, rest)),
+            (method, ["api", "jobs", _, id, rest @ ..]) => {
+                let quoted = asked.token.clone().filter(|_| world.quotes);
+                Some(job(world, (method, rest), id, quoted))
+            }
             ("GET", ["api", kind, team, name, "tree", _]) => Some(tree(world, &format!("{kind}/{team}/{name}"))),
             ("GET", ["api", kind, team, name, "revision", at]) => {
                 let repo = world.repos.get(&format!("{kind}/{team}/{name}"))?;
@@ -338,10 +349,10 @@ fn launch(world: &mut World, namespace: &str, body: &[u8]) -> Option<Answer> {
     }
 }
 
-fn job(world: &mut World, method: &str, id: &str, rest: &[&str]) -> Answer {
+fn job(world: &mut World, asked: (&str, &[&str]), id: &str, quoted: Option<String>) -> Answer {
     let fails = world.cancel_fails;
     let Some(job) = world.jobs.iter_mut().find(|job| job["id"] == id) else { return json_of(404, &json!({})) };
-    match (method, rest) {
+    match asked {
         ("GET", []) => json_of(200, job),
         ("POST", ["cancel"]) => match fails {
             Some(status) => json_of(status, &json!({"error": "not now"})),
@@ -351,7 +362,9 @@ fn job(world: &mut World, method: &str, id: &str, rest: &[&str]) -> Answer {
             }
         },
         ("GET", ["logs" | "metrics"]) => {
-            let lines = b"data: {\"data\": \"===== Job started\"}\n\ndata: {\"data\": \"hello\"}\n\n".to_vec();
+            let last = quoted.unwrap_or_else(|| "hello".into());
+            let lines =
+                format!("data: {{\"data\": \"===== Job started\"}}\n\ndata: {{\"data\": \"{last}\"}}\n\n").into_bytes();
             (200, vec![("content-type".into(), "text/event-stream".into())], lines)
         }
         _ => json_of(404, &json!({})),

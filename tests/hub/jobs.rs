@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use weir::model::Kind;
 
 use crate::fake::{Fake, Launching};
@@ -28,7 +28,7 @@ fn a_job_is_held_followed_and_settled_by_the_minute() {
         reply.text()
     );
     assert_eq!((rig.pending(Kind::MicroUsd), rig.pending(Kind::GpuMs)), (HELD, 600_000));
-    let sent: Value = serde_json::from_slice(&fake.world().asked.last().unwrap().body).unwrap();
+    let sent = fake.launched();
     assert_eq!((&sent["timeoutSeconds"], &sent["labels"]["name"]), (&json!(600), &json!("run-1")));
     assert!(sent["labels"]["weir-call"].as_str().unwrap().len() == 32 && sent.get("secrets").is_none());
     fake.run_all(61);
@@ -48,7 +48,7 @@ fn a_timeout_that_is_left_out_is_stated() {
     let mut launch = job();
     launch.as_object_mut().unwrap().remove("timeoutSeconds");
     assert_eq!(rig.post("/api/jobs/team", &launch).status, 200);
-    let sent: Value = serde_json::from_slice(&fake.world().asked.last().unwrap().body).unwrap();
+    let sent = fake.launched();
     assert_eq!(sent["timeoutSeconds"], 1_800);
     assert_eq!(rig.pending(Kind::MicroUsd), 32 * 6_667);
 }
@@ -61,7 +61,7 @@ fn a_job_gets_its_own_token_and_no_other_leaves_the_gate() {
     launch["secrets"] = json!({"HF_TOKEN": TOKEN});
     let reply = rig.post("/api/jobs/team", &launch);
     assert_eq!(reply.status, 200, "{}", reply.text());
-    let sent: Value = serde_json::from_slice(&fake.world().asked.last().unwrap().body).unwrap();
+    let sent = fake.launched();
     assert_eq!(sent["secrets"], json!({"HF_TOKEN": JOB}));
     let world = fake.world();
     assert!(world.asked.iter().all(|asked| !String::from_utf8_lossy(&asked.body).contains(TOKEN)));
@@ -195,6 +195,25 @@ fn labels_and_machines_that_lie_stop_the_job() {
 }
 
 #[test]
+fn a_job_of_which_the_hub_says_too_little_is_never_free() {
+    let fake = Fake::start();
+    let rig = Rig::new(&fake);
+    launched(&rig);
+    // It ended, and nobody says how long it ran: not longer than since its launch.
+    fake.world().jobs[0].as_object_mut().unwrap().remove("durations");
+    fake.end_all("COMPLETED");
+    rig.until("settled", |rig| rig.pending(Kind::MicroUsd) == 0);
+    assert_eq!((rig.posted(Kind::MicroUsd), rig.gate.doubts().len()), (6_667, 0));
+    launched(&rig);
+    fake.run_all(10);
+    rig.until("a minute posted", |rig| rig.posted(Kind::MicroUsd) == 2 * 6_667);
+    // It is not there any more: what it held counts until a person has looked.
+    fake.world().jobs.clear();
+    rig.until("ended", |rig| rig.pending(Kind::MicroUsd) == 0);
+    assert_eq!((rig.posted(Kind::MicroUsd), rig.gate.doubts().len()), (6_667 + HELD, 1));
+}
+
+#[test]
 fn an_agent_sees_and_stops_its_own_jobs_only() {
     let fake = Fake::start();
     let rig = Rig::new(&fake);
@@ -217,6 +236,10 @@ fn an_agent_sees_and_stops_its_own_jobs_only() {
     assert_eq!(rig.get(&format!("/api/jobs/team/{id}")).json()["durations"]["runningSecs"], 5);
     let logs = rig.get(&format!("/api/jobs/team/{id}/logs"));
     assert!(logs.headers["content-type"] == "text/event-stream" && logs.text().contains("hello"));
+    fake.world().quotes = true;
+    let quoting = rig.get(&format!("/api/jobs/team/{id}/logs"));
+    assert!(!quoting.text().contains(KEY) && !quoting.text().contains("data"), "{}", quoting.text());
+    fake.world().quotes = false;
     let cancelled = rig.ask("POST", &format!("/api/jobs/team/{id}/cancel"), &[], b"");
     assert_eq!((cancelled.status, &cancelled.json()["status"]["stage"]), (200, &json!("CANCELED")));
     rig.until("settled", |rig| rig.pending(Kind::MicroUsd) == 0);

@@ -48,6 +48,7 @@ fn every_trick_is_judged_by_what_goes_over_the_wire() {
                 assert!(reply.status == 403 && told.contains(says.as_str()), "{}: {} {told}", trick.name, reply.status);
                 assert!(told.contains("[weir] denied") && told.len() <= 400, "{}: {told}", trick.name);
                 assert_eq!((fake.world().jobs.len(), rig.pending(Kind::MicroUsd)), (0, 0), "{}", trick.name);
+                assert!(rig.entries().contains("\"happened\":\"denied\""), "{}: it is not on record", trick.name);
             }
             (None, Some(seconds)) => {
                 assert_eq!((reply.status, fake.world().jobs.len()), (200, 1), "{}: {told}", trick.name);

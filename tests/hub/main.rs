@@ -1,5 +1,6 @@
 //! The Hub and its Jobs behind the gate: real sockets, a real journal, a Hub of the tests' own.
 
+mod docs;
 mod fake;
 mod jobs;
 mod launches;

@@ -123,7 +123,12 @@ fn a_large_file_goes_by_ticket_and_only_as_announced() {
     assert_eq!(rig.raw("PUT", &put, &[], &other).status, 403);
     assert_eq!(rig.raw("PUT", &put, &[], &bytes[1..]).status, 403);
     assert_eq!(rig.raw("POST", &put, &[], b"{}").status, 403);
-    assert_eq!(rig.raw("PUT", "/weir/lfs/0123456789abcdef", &[], &bytes).status, 403);
+    assert_eq!(rig.raw("PUT", &format!("/weir/lfs/{}", "0".repeat(64)), &[], &bytes).status, 403);
+    for path in
+        ["/weir/lfs/resolve/main/x", "/weir/lfs/..%2F..%2Fapi", "/weir/lfs/../../api/whoami-v2", "/weir/lfs/0123"]
+    {
+        assert_eq!(rig.raw("GET", path, &[], b"").status, 401, "{path}");
+    }
     assert!(fake.world().sent.is_empty(), "nothing else arrived whole");
     let asked = fake.world().asked.clone();
     let puts: Vec<_> = asked.iter().filter(|asked| asked.method == "PUT").collect();

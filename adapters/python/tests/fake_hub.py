@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub for tests: one pinned repository, one that takes uploads, jobs with a clock that a test sets.
+"""A small Hugging Face Hub for tests: a pinned repository, one that takes uploads, jobs with a clock that a test sets.
 
 It keeps every request that reached it, so that a test can say what did not.
 """
@@ -154,7 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def row(self, path: str) -> dict[str, Any]:
         content, large = self.world.files[path]
-        row: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": blob(content), "xetHash": "a" * 64}
+        row: dict[str, Any] = {
+            "type": "file",
+            "path": path,
+            "size": len(content),
+            "oid": blob(content),
+            "xetHash": "a" * 64,
+        }
         if large:
             row["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 130}
         return row
@@ -167,7 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
         if large:
             digest = sha256(content)
             place = f"{self.world.blobs}/blob/{digest}?Signature=s"
-            return self.answer(302, **common, Location=place, X_Linked_Etag=f'"{digest}"', X_Linked_Size=str(len(content)))
+            return self.answer(
+                302, **common, Location=place, X_Linked_Etag=f'"{digest}"', X_Linked_Size=str(len(content))
+            )
         self.answer(200, self.content(path), **common, ETag=f'"{blob(content)}"')
 
     def plan(self, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -25,13 +25,14 @@ pub(super) fn refuse(path: &str, refusal: &Refusal) -> Response<Body> {
         status if status.is_server_error() => StatusCode::FORBIDDEN,
         status => status,
     };
-    let mut response = answer(status, &json!({"error": refusal.text}));
+    let text: String = refusal.text.chars().take(Limits::DENIAL_BYTES).collect();
+    let mut response = answer(status, &json!({"error": text}));
     let headers = response.headers_mut();
     if status == StatusCode::UNAUTHORIZED {
         // With any other text the client says that the repository is missing.
         headers.insert(MESSAGE, HeaderValue::from_static("Invalid credentials in Authorization header"));
     } else {
-        headers.insert(MESSAGE, line(&refusal.text));
+        headers.insert(MESSAGE, line(&text));
     }
     if status == StatusCode::FORBIDDEN && (path.contains("/resolve/") || path.contains("/resolve-cache/")) {
         headers.insert(CODE, HeaderValue::from_static("GatedRepo"));
@@ -60,7 +61,11 @@ pub(super) fn answer(status: StatusCode, value: &Value) -> Response<Body> {
 
 /// `text` as a header: one line of visible ASCII characters, bounded.
 pub(super) fn line(text: &str) -> HeaderValue {
-    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    let plain = |c: char| match c {
+        '\n' => ' ',
+        c if c == ' ' || c.is_ascii_graphic() => c,
+        _ => '?',
+    };
     let line: String = text.chars().take(Limits::DENIAL_BYTES).map(plain).collect();
     HeaderValue::from_str(&line).unwrap_or_else(|_| HeaderValue::from_static("refused"))
 }
@@ -97,7 +102,7 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             let response = refuse("/api/models/a", &Refusal::new(status, "no\nway é"));
             assert_eq!(response.status(), StatusCode::FORBIDDEN);
-            assert_eq!(response.headers()["x-error-message"], "no?way ?");
+            assert_eq!(response.headers()["x-error-message"], "no way ?");
             assert!(!response.headers().contains_key("x-error-code"));
         }
         let file = refuse("/gpt2/resolve/main/a", &Refusal::forbidden("x"));

@@ -5,6 +5,7 @@
 use axum::http::Method;
 
 use super::request::Refused;
+use crate::model::Action;
 
 /// How an address begins, what it would do, and what to do instead. `*` stands for one segment, `**` at the end for any.
 const ROWS: &[(&str, &str, &str)] = &[
@@ -52,9 +53,16 @@ const ROWS: &[(&str, &str, &str)] = &[
 ];
 
 /// Why `parts` are refused, when the table knows them.
-pub(super) fn forbidden(_: &Method, parts: &[&str]) -> Option<Refused> {
-    let row = ROWS.iter().find(|(pattern, ..)| matches(pattern, parts))?;
-    Some(Refused::new(row.1, row.2))
+pub(super) fn forbidden(method: &Method, parts: &[&str]) -> Option<Refused> {
+    let (_, what, instead) = ROWS.iter().find(|(pattern, ..)| matches(pattern, parts))?;
+    let spends =
+        |part: &&str| ["scheduled-jobs", "jobs", "hardware", "sleeptime", "restart", "dev-mode"].contains(part);
+    let (action, about) = match method.as_str() {
+        _ if parts.iter().any(spends) => (Action::JobLaunch, "machine"),
+        "GET" | "HEAD" => (Action::PackageFetch, "request"),
+        _ => (Action::PackagePublish, "change"),
+    };
+    Some(Refused::new(*what, instead).of(action, about))
 }
 
 fn matches(pattern: &str, parts: &[&str]) -> bool {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::book::{Seen, shown};
@@ -21,7 +22,7 @@ use super::request::Refused;
 use super::upload::{JSON, refused_by_hub};
 use super::watch::{self, Watch};
 use super::{REGISTRY, State};
-use crate::egress::body::{Body, Inbound, collect, flowing};
+use crate::egress::body::{Body, Inbound, Outlet, collect, flowing};
 use crate::egress::door::Door;
 use crate::egress::error::{Lost, Refusal};
 use crate::model::{Action, Limits, Name, Outcome, Resource, Status, parse_json};
@@ -29,6 +30,8 @@ use crate::pep::{Durable, Reserved};
 
 /// Bytes of a launch.
 const LAUNCH_BYTES: usize = 1 << 20;
+/// Bytes of a token, at most.
+const LONGEST_TOKEN: usize = 4 << 10;
 /// How long the Hub's prices are taken for those of now.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -71,12 +74,20 @@ pub(super) async fn launch(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let body = collect(request.into_body(), LAUNCH_BYTES, door.bounds.read_within).await?;
-    let launch = launch::read(&namespace, &body).map_err(|refused| unasked(&refused))?;
+    let launch = match launch::read(&namespace, &body) {
+        Ok(launch) => launch,
+        Err(refused) => return Err(super::attempt(door, &refused.of(Action::JobLaunch, "launch")).await),
+    };
     let terms = terms(state, door, &launch).await?;
     let odd = || unasked(&Refused::new("the flavor is no name", "name a flavor that the policy lists"));
     let flavor = Name::new(launch.flavor.as_str()).map_err(|_| odd())?;
     let resource = Resource { registry: Name::new(REGISTRY).ok(), ..Resource::named(flavor) };
     let args = launch.args(terms.timeout_s, terms.live);
+    if Value::Object(args.clone()).to_string().contains(door.token.expose()) {
+        let what = "the agent's own token stands in the launch, and would be shown to whoever looks at the job";
+        let refused = Refused::new(what, "leave it out").of(Action::JobLaunch, "launch");
+        return Err(super::attempt(door, &refused).await);
+    }
     let call = door.call(door.sessions.subject(None, &[]), Action::JobLaunch, resource, args)?;
     // Not as a call that ends with the proxies: a job goes on without them.
     let held = door.admit(call).await.map_err(of_gate)?;
@@ -231,22 +242,36 @@ async fn events(door: &Arc<Door>, path: &str) -> Result<Response<Body>, Refusal>
     let (outlet, out) = flowing();
     let door = door.clone();
     tokio::spawn(async move {
-        let flow = async {
-            while let Ok(Some(piece)) = Inbound::next(&mut body).await {
-                if outlet.send(piece).await.is_err() {
-                    return;
-                }
-            }
+        let quotes = tokio::select! {
+            quotes = relay(&mut body, &outlet, &door) => quotes,
+            () = outlet.gone() => false,
+            () = door.cut() => false,
         };
-        tokio::select! {
-            () = flow => {}
-            () = outlet.gone() => {}
-            () = door.cut() => {}
+        if quotes {
+            tracing::error!(upstream = %door.upstream.name, "a stream quotes the gate's own token; it is cut");
+            outlet.cut().await;
         }
     });
     let mut response = Response::new(out);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
+}
+
+/// Hands on what comes until its end; true when it quotes the gate's own token, of which nothing more goes on then.
+async fn relay(body: &mut Inbound, outlet: &Outlet, door: &Door) -> bool {
+    let mut last = Vec::new();
+    while let Ok(Some(piece)) = body.next().await {
+        // Pieces may cut a token in two.
+        last.extend_from_slice(&piece);
+        if door.upstream.key.is_in(&last) {
+            return true;
+        }
+        last.drain(..last.len().saturating_sub(LONGEST_TOKEN));
+        if outlet.send(piece).await.is_err() {
+            break;
+        }
+    }
+    false
 }
 
 /// The outcome of a launch that never was.

@@ -52,6 +52,11 @@ enum Step {
     Post,
 }
 
+/// Whether `text` has the form of a ticket.
+pub(super) fn is_ticket(text: &str) -> bool {
+    is_sha256(text)
+}
+
 /// Tickets that hold.
 #[derive(Default)]
 pub(super) struct Tickets(Mutex<HashMap<String, Ticket>>);
@@ -137,13 +142,16 @@ fn objects(body: &[u8]) -> Result<Vec<(String, u64)>, Refused> {
     rows.and_then(|rows| rows.iter().map(row).collect()).ok_or_else(|| odd("the list of large files cannot be read"))
 }
 
+/// Bytes of a part, and where each part goes.
+type Parts = (u64, Vec<String>);
+
 /// Where one file goes.
 #[derive(Debug, PartialEq, Eq)]
 struct Object {
     oid: String,
     size: u64,
     /// Address, and for a file in parts the bytes of a part and where each goes.
-    upload: Option<(String, Option<(u64, Vec<String>)>)>,
+    upload: Option<(String, Option<Parts>)>,
     verify: Option<String>,
 }
 
@@ -174,7 +182,7 @@ fn plan(said: &Reply, wanted: &[(String, u64)]) -> Option<Vec<Object>> {
 
 /// The parts of an upload: `Some(None)` when it goes in one piece.
 #[expect(clippy::option_option, reason = "no parts and a plan that cannot be read are different")]
-fn parts(upload: &Value, size: u64) -> Option<Option<(u64, Vec<String>)>> {
+fn parts(upload: &Value, size: u64) -> Option<Option<Parts>> {
     let Some(Value::Object(header)) = upload.get("header") else { return Some(None) };
     let Some(chunk) = header.get("chunk_size") else { return Some(None) };
     let chunk = chunk.as_u64().or_else(|| chunk.as_str()?.parse().ok()).filter(|chunk| *chunk > 0)?;

@@ -13,7 +13,7 @@ use super::repo::{Repo, is_commit, is_file};
 use crate::model::{Digest, canonical, parse_json};
 
 /// Files of one repository.
-const FILES: usize = 100_000;
+const FILES: usize = 50_000;
 /// Bytes of one file: what the Hub takes at most.
 const FILE_BYTES: u64 = 500 << 30;
 

@@ -31,6 +31,7 @@ use serde_json::json;
 use super::body::Body;
 use super::door::{Door, Left, Protocol, Reply};
 use super::error::Refusal;
+use crate::model::{Name, Outcome, Resource, Status};
 use request::Ask;
 
 /// The registry of the policy that speaks of the Hub.
@@ -63,7 +64,8 @@ impl Protocol for Hub {
     }
 
     fn takes_ticket(&self, path: &str) -> bool {
-        path.starts_with(TICKETS)
+        // Nothing else can be asked for by such a path, so that no other request passes without the token.
+        path.strip_prefix(TICKETS).is_some_and(lfs::is_ticket)
     }
 
     fn begin(&self, door: &Arc<Door>) {
@@ -73,8 +75,10 @@ impl Protocol for Hub {
 
 impl State {
     async fn answer(self: Arc<Self>, door: Arc<Door>, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-        let asked = request::read(request.method(), request.uri().path(), request.uri().query());
-        let ask = asked.map_err(|refused| denial::unasked(&refused))?;
+        let ask = match request::read(request.method(), request.uri().path(), request.uri().query()) {
+            Ok(ask) => ask,
+            Err(refused) => return Err(attempt(&door, &refused).await),
+        };
         match ask {
             Ask::Whoami => Ok(denial::answer(StatusCode::OK, &whoami(&door))),
             Ask::ValidateYaml => Ok(denial::answer(StatusCode::OK, &json!({"errors": [], "warnings": []}))),
@@ -98,6 +102,22 @@ impl State {
             Ask::Cancel(namespace, id) => jobs::cancel(&self, &door, &namespace, &id).await,
         }
     }
+}
+
+/// Puts on record that something was tried which is not judged, because it is never done: the gate refuses it as a call on
+/// a thing that no policy can name.
+async fn attempt(door: &Door, refused: &request::Refused) -> Refusal {
+    let told = denial::unasked(refused);
+    let Ok(name) = Name::new(format!("hub:{}", refused.about)) else { return told };
+    let resource = Resource { registry: Name::new(REGISTRY).ok(), ..Resource::named(name) };
+    let subject = door.sessions.subject(None, &[]);
+    let args = serde_json::Map::from_iter([("bytes".to_owned(), serde_json::Value::from(0))]);
+    if let Ok(call) = door.call(subject, refused.action, resource, args)
+        && let Ok(held) = door.admit(call).await
+    {
+        drop(held.complete(Outcome::of(Status::Broken)).await);
+    }
+    told
 }
 
 /// Who the agent is, as far as its client needs to know: a name, and the namespaces that the policy names. Of the real

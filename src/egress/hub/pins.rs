@@ -19,7 +19,7 @@ use crate::model::{Action, Digest, Limits, Name, Outcome, Resource, Status, pars
 use crate::policy::Pin;
 
 /// Lists of files kept at once, and pages of one.
-const KEPT: usize = 64;
+const KEPT: usize = 16;
 const PAGES: usize = 200;
 
 /// Lists of files by repository and commit.

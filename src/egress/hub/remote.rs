@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
@@ -19,6 +20,8 @@ use crate::egress::upstream::Upstream;
 
 /// Clients of hosts that hold files.
 const HOSTS: usize = 64;
+/// How long an answer that is read whole may take.
+const WHOLE: Duration = Duration::from_secs(120);
 /// Redirects on the way to a file.
 const HOPS: usize = 4;
 
@@ -75,9 +78,12 @@ pub(super) async fn ask(
 ) -> Result<Reply, Lost> {
     let headers = headers(door, body.as_ref().map(|(kind, _)| *kind));
     let body = body.map_or_else(empty, |(_, bytes)| full(bytes));
-    let response = door.client.send(method, path, headers, body).await?;
-    let (parts, mut body) = response.into_parts();
-    let body = body.collect(most).await?;
+    let whole = async {
+        let response = door.client.send(method, path, headers, body).await?;
+        let (parts, mut body) = response.into_parts();
+        Ok((parts, body.collect(most).await?))
+    };
+    let (parts, body) = tokio::time::timeout(WHOLE, whole).await.unwrap_or(Err(Lost::Silent))?;
     let quoted = |bytes: &[u8]| door.upstream.key.is_in(bytes);
     if quoted(&body) || parts.headers.values().any(|value| quoted(value.as_bytes())) {
         // Whatever it is about, nothing of such an answer may go on to a client.

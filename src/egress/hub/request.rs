@@ -7,6 +7,7 @@ use axum::http::Method;
 
 use super::forbidden::forbidden;
 use super::repo::{Repo, RepoKind, Revision, is_file, is_namespace};
+use crate::model::Action;
 
 /// Bytes of a request's path and of its query.
 const PATH_BYTES: usize = 4096;
@@ -61,13 +62,20 @@ pub struct Refused {
     pub what: String,
     /// What to do instead, without a final stop.
     pub instead: &'static str,
-    /// Whether it was about a file of a repository: clients read such a refusal in another form.
-    pub file: bool,
+    /// What it would have been.
+    pub action: Action,
+    /// What it was about, in a word for the record.
+    pub about: &'static str,
 }
 
 impl Refused {
     pub(super) fn new(what: impl Into<String>, instead: &'static str) -> Self {
-        Self { what: what.into(), instead, file: false }
+        Self { what: what.into(), instead, action: Action::PackageFetch, about: "request" }
+    }
+
+    /// The same, as an attempt at `action`.
+    pub(super) fn of(self, action: Action, about: &'static str) -> Self {
+        Self { action, about, ..self }
     }
 }
 
@@ -360,8 +368,7 @@ fn file(method: &Method, parts: &[&str]) -> Result<Ask, Miss> {
 }
 
 fn at_file(repo: Repo, at: &str, path: &[&str]) -> Result<Ask, Miss> {
-    let refused =
-        |what: &str| Refused { file: true, ..Refused::new(what, "name one file below the repository's root") };
+    let refused = |what: &str| Refused::new(what, "name one file below the repository's root");
     let at = Revision::parse(at).ok_or_else(|| refused("this is no revision"))?;
     let path = path.join("/");
     if is_file(&path) { Ok(Ask::File(repo, at, path)) } else { Err(refused("this is no file's path").into()) }

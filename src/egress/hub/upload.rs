@@ -10,7 +10,7 @@ use super::remote::{self, ask as ask_hub};
 use super::repo::{Repo, RepoKind, Revision};
 use super::request::{Ask, Refused};
 use super::{REGISTRY, State, commit, lfs};
-use crate::egress::body::{Body, collect};
+use crate::egress::body::{Body, at_most, collect};
 use crate::egress::door::Door;
 use crate::egress::error::{Lost, Refusal};
 use crate::egress::held::Held;
@@ -28,6 +28,9 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     let most = if matches!(ask, Ask::Commit(..)) { commit::COMMIT_BYTES } else { Limits::JSON_BYTES };
+    // More than all the room there is would be waited for without end.
+    let wanted = at_most(request.body(), most).min(door.bounds.room_bytes.max(door.bounds.body_bytes));
+    let _room = door.room.take(wanted).await;
     let body = collect(request.into_body(), most, door.bounds.read_within.saturating_mul(4)).await?;
     match ask {
         Ask::Preupload(repo, revision) => preupload(door, &repo, &revision, body).await,
@@ -141,7 +144,9 @@ async fn committed(
     pull: bool,
     body: Bytes,
 ) -> Result<Response<Body>, Refusal> {
-    commit::read(&body).map_err(|refused| unasked(&refused))?;
+    if let Err(refused) = commit::read(&body) {
+        return Err(super::attempt(door, &refused.of(Action::PackagePublish, "commit")).await);
+    }
     let held = admit(door, repo, "commit", body.len() as u64).await?;
     let query = if pull { "?create_pr=1" } else { "" };
     let path = format!("/api/{}/commit/{}{query}", repo.api(), revision.segment());

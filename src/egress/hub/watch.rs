@@ -124,16 +124,21 @@ pub(super) fn take_up(state: &Arc<State>, door: &Arc<Door>) {
             let calls: Vec<Call> = gate.lasting().into_iter().filter(own).collect();
             calls.iter().filter_map(|call| gate.resume(&call.id)).collect::<Vec<Resumed>>()
         });
-        for Resumed { work, parts, posted } in resumed.await.unwrap_or_default() {
-            let rate = rate_of(&state, &door, &work).await;
-            let mut watch = Watch::new(work, "", rate, None);
-            (watch.parts, watch.posted) = (parts, posted);
-            watch.namespaces =
-                door.gate.policy().policy().jobs.iter().flat_map(|jobs| jobs.namespaces.clone()).collect();
-            tracing::info!(call = %watch.call.id, "a job of an earlier start is taken up again");
-            start(&state, &door, watch);
+        for resumed in resumed.await.unwrap_or_default() {
+            tokio::spawn(go_on(state.clone(), door.clone(), resumed));
         }
     });
+}
+
+/// Goes on with one launch of an earlier life.
+async fn go_on(state: Arc<State>, door: Arc<Door>, resumed: Resumed) {
+    let Resumed { work, parts, posted } = resumed;
+    let rate = rate_of(&state, &door, &work).await;
+    let mut watch = Watch::new(work, "", rate, None);
+    (watch.parts, watch.posted) = (parts, posted);
+    watch.namespaces = door.gate.policy().policy().jobs.iter().flat_map(|jobs| jobs.namespaces.clone()).collect();
+    tracing::info!(call = %watch.call.id, "a job of an earlier start is taken up again");
+    start(&state, &door, watch);
 }
 
 /// What a minute of an earlier life's job costs: from its hold where that says how long it was for, else the dearer of the
@@ -182,7 +187,7 @@ impl Watch {
                 return self.settle(door).await;
             }
             self.cancel.why = self.cancel.why.or_else(|| self.reason(is_revoked(door, &self.call)));
-            if self.cancel.why.is_some() {
+            if self.cancel.why.is_some() && !self.found.is_empty() {
                 self.stop(door).await;
             }
         }

@@ -35,8 +35,8 @@ pub(super) struct Asking {
     pub read: u64,
     /// The most tokens to be written, for each answer; `None` when the client does not say.
     pub written: Option<u64>,
-    /// The members that say so, in the order of the API.
-    pub limits: Vec<&'static str>,
+    /// The members that say so, or are to say so, each with what the client wrote.
+    pub limits: Vec<(&'static str, Option<u64>)>,
     /// Answers.
     pub copies: u64,
     /// A client that gets fewer tokens than this gets nothing that it can use.
@@ -191,7 +191,11 @@ impl Asking {
         special(api, body)?;
         let model = body.get("model").and_then(Value::as_str).and_then(|text| Name::new(text).ok());
         let model = model.ok_or_else(|| Refusal::malformed("`model` is the name of a model"))?;
-        let Weight { bytes, images, boundless, write } = bound::weigh(body)?;
+        let Weight { bytes, images, boundless, mut write } = bound::weigh(body)?;
+        if matches!(api, Api::Chat | Api::Responses) && write == CacheWrite::None {
+            // OpenAI caches without being asked, and charges for it with some models.
+            write = CacheWrite::Short;
+        }
         let read = bound::tokens(api, bytes, images, boundless, bytes_per_token);
         let limits: &[&'static str] = match api {
             Api::Messages | Api::CountTokens => &["max_tokens"],
@@ -203,14 +207,14 @@ impl Asking {
         for key in limits {
             if let Some(most) = whole(body, key)? {
                 written = Some(written.unwrap_or(0).max(most));
-                stated.push(*key);
+                stated.push((*key, Some(most)));
             }
         }
         if api == Api::Messages && written.is_none() {
             return Err(Refusal::malformed("`max_tokens` is needed"));
         }
         if stated.is_empty() {
-            stated.extend(limits.first());
+            stated.extend(limits.first().map(|key| (*key, None)));
         }
         let stream = flag(body, "stream")?;
         let options = body.get("stream_options").and_then(Value::as_object);
@@ -257,7 +261,11 @@ fn tools(api: Api, body: &Map<String, Value>) -> Result<(), Refusal> {
         Some(Value::Array(tools)) => tools,
         Some(_) => return Err(Refusal::malformed("`tools` is a list")),
     };
-    for tool in tools {
+    // A namespace is a group of tools, and no group holds another.
+    let inside = |tool: &'_ Value| tool.get("type") == Some(&"namespace".into()) && api == Api::Responses;
+    let groups = tools.iter().filter(|tool| inside(tool));
+    let grouped = groups.filter_map(|group| group.get("tools").and_then(Value::as_array)).flatten();
+    for tool in tools.iter().filter(|tool| !inside(tool)).chain(grouped) {
         let word = match tool.get("type") {
             None if matches!(api, Api::Messages | Api::CountTokens) => continue,
             Some(Value::String(word)) => word.as_str(),
@@ -331,6 +339,8 @@ mod tests {
             (Api::Responses, "prompt", json!({"id": "p"})),
             (Api::Responses, "tools", json!([{"type": "web_search"}])),
             (Api::Responses, "tools", json!([{"type": "mcp"}])),
+            (Api::Responses, "tools", json!([{"type": "namespace", "tools": [{"type": "web_search"}]}])),
+            (Api::Responses, "tools", json!([{"type": "namespace", "tools": [{"type": "namespace", "tools": []}]}])),
             (Api::Responses, "tools", json!([{"type": "image_generation"}])),
         ];
         for (api, key, value) in cases {
@@ -358,9 +368,8 @@ mod tests {
         let chat = json!({"model": "gpt-5", "messages": [{"role": "user", "content": "hi"}], "stream": true, "n": 3});
         let asking = read(Api::Chat, chat).unwrap();
         assert_eq!((asking.written, asking.copies, asking.add_usage), (None, 3, true));
-        assert_eq!(asking.limits, ["max_completion_tokens"]);
-        let response =
-            json!({"model": "gpt-5", "input": "hi", "tools": [{"type": "function", "name": "f"}], "store": false});
+        assert_eq!(asking.limits, [("max_completion_tokens", None)]);
+        let response = json!({"model": "gpt-5", "input": "hi", "tools": [{"type": "function", "name": "f"}, {"type": "namespace", "name": "n", "tools": [{"type": "function"}]}], "store": false});
         assert!(read(Api::Responses, response).is_ok());
     }
 

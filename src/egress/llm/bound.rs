@@ -54,6 +54,7 @@ pub(super) fn weigh(body: &Map<String, Value>) -> Result<Weight, Refusal> {
         }
     };
     push(body, &mut weight);
+    note_cache(body, &mut weight);
     stack.extend(body.iter().map(|(key, value)| (value, matches!(key.as_str(), "messages" | "system" | "input"))));
     while let Some((value, parts)) = stack.pop() {
         match value {
@@ -101,6 +102,11 @@ fn part(map: &Map<String, Value>) -> Result<Part, Refusal> {
         "input_image" | "computer_screenshot" => Part::Picture,
         "document" if matches!(source(), Some("text" | "content")) => Part::Text,
         "document" | "file" | "input_file" | "item_reference" => Part::Boundless,
+        // What the provider itself has done, or thought, and kept: the client names it and the provider fills it in.
+        "web_search_call" | "file_search_call" | "code_interpreter_call" | "image_generation_call" | "mcp_call" => {
+            Part::Boundless
+        }
+        "reasoning" if !map.get("encrypted_content").is_some_and(Value::is_string) => Part::Boundless,
         "input_audio" | "audio" | "container_upload" => {
             return Err(refusal::unpriced(&format!("a part of type `{word}`")));
         }
@@ -209,6 +215,9 @@ mod tests {
         assert!(
             weight(json!({"previous_response_id": "r"})).boundless && !weight(json!({"conversation": null})).boundless
         );
+        let item = |item: Value| weight(json!({"input": [item]})).boundless;
+        assert!(item(json!({"type": "reasoning", "id": "r"})) && item(json!({"type": "web_search_call", "id": "w"})));
+        assert!(!item(json!({"type": "reasoning", "id": "r", "encrypted_content": "abc"})));
         assert_eq!(tokens(Api::Responses, 10, 0, true, 1), WINDOW);
         assert_eq!(tokens(Api::Messages, 10, 2, false, 4), 3 + 2 * PICTURE_ANTHROPIC + AROUND);
     }
@@ -220,5 +229,7 @@ mod tests {
         assert_eq!(weight(block(json!({"type": "ephemeral", "ttl": "1h"}))).write, CacheWrite::Long);
         assert_eq!(weight(block(json!({"type": "ephemeral", "ttl": "9h"}))).write, CacheWrite::Long);
         assert_eq!(weight(block(Value::Null)).write, CacheWrite::None);
+        assert_eq!(weight(json!({"cache_control": {"type": "ephemeral", "ttl": "1h"}})).write, CacheWrite::Long);
+        assert_eq!(weight(json!({"tools": [{"name": "t", "cache_control": {}}]})).write, CacheWrite::Short);
     }
 }

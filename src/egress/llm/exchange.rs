@@ -42,11 +42,12 @@ pub(super) async fn forward(
     if parts.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::malformed("a request's body is plain JSON, without a content encoding"));
     }
+    let room = door.room.take(body::at_most(&incoming, door.bounds.body_bytes)).await;
     let bytes = collect(incoming, door.bounds.body_bytes, door.bounds.read_within).await?;
     let upstream = headers::upstream(&door, &parts.headers)?;
     let asking = read(&door, api, &bytes)?;
     if api == Api::CountTokens {
-        return free(&door, &path, upstream, bytes).await;
+        return free(&door, &path, upstream, body::kept(bytes, room)).await;
     }
     let (mut held, bytes, most) = hold(&door, &parts.headers, &asking, bytes).await?;
     if left.is_gone() {
@@ -55,7 +56,7 @@ pub(super) async fn forward(
         return Err(Refusal::forbidden("the client has gone"));
     }
     held.sent();
-    let sending = door.client.send(Method::POST, &path, upstream, body::full(bytes));
+    let sending = door.client.send(Method::POST, &path, upstream, body::kept(bytes, room));
     let answered = tokio::select! {
         answered = sending => answered,
         cut = interrupted(&door, &held, &mut left) => return Err(interrupt(held, cut).await),
@@ -111,8 +112,8 @@ async fn hold(
 /// The request with the tokens that are granted, and with its usage asked for.
 fn limited(asking: &Asking, granted: u64, bytes: Bytes) -> Option<Bytes> {
     let mut text = bytes;
-    if asking.written != Some(granted) || asking.limits.len() > 1 {
-        for key in &asking.limits {
+    for (key, asked) in &asking.limits {
+        if asked.is_none_or(|asked| asked > granted) {
             text = edit::set(&text, key, &granted.to_string())?.into();
         }
     }
@@ -126,8 +127,8 @@ fn limited(asking: &Asking, granted: u64, bytes: Bytes) -> Option<Bytes> {
 }
 
 /// Forwards what costs nothing and holds nothing.
-async fn free(door: &Door, path: &str, upstream: HeaderMap, bytes: Bytes) -> Result<Response<Body>, Refusal> {
-    let response = door.client.send(Method::POST, path, upstream, body::full(bytes)).await.map_err(refusal::lost)?;
+async fn free(door: &Door, path: &str, upstream: HeaderMap, body: Body) -> Result<Response<Body>, Refusal> {
+    let response = door.client.send(Method::POST, path, upstream, body).await.map_err(refusal::lost)?;
     whole(response, door.bounds.answer_bytes, door).await.map_err(refusal::lost)
 }
 
@@ -198,7 +199,8 @@ async fn answer(
         }
         Ok(bytes) => {
             meter.whole(&bytes);
-            settle(held, meter.end(), &bytes).await;
+            let outcome = Outcome { result: Some(Digest::of(&bytes)), ..meter.end() };
+            settle(held, outcome).await?;
             Ok(headers::response(&door, parts.status, &parts.headers, bytes))
         }
     }
@@ -232,8 +234,15 @@ async fn failed(
     Ok(headers::response(door, status, &parts.headers, bytes))
 }
 
-async fn settle(held: Held, outcome: Outcome, result: &[u8]) {
-    held.complete(Outcome { result: Some(Digest::of(result)), ..outcome }).await;
+/// Completes the call. What could not be put on record did not happen for the client either.
+async fn settle(held: Held, outcome: Outcome) -> Result<(), Refusal> {
+    let answer = held.complete(outcome).await;
+    if answer.as_ref().is_some_and(|answer| answer.receipt.is_some()) {
+        return Ok(());
+    }
+    let text =
+        answer.and_then(|answer| answer.denial).unwrap_or_else(|| "the gate stopped before it had settled this".into());
+    Err(Refusal::forbidden(text))
 }
 
 fn encoded(headers: &HeaderMap) -> bool {
@@ -275,8 +284,9 @@ impl Pump {
         };
         let Self { held, mut inbound, outlet, .. } = self;
         // Whatever the client does: first it is settled.
-        held.complete(outcome).await;
+        let settled = settle(held, outcome).await.is_ok();
         match end {
+            End::Last(_) | End::Whole if !settled => outlet.cut().await,
             End::Last(last) => {
                 if outlet.send(last).await.is_ok() && outlet.send(events.rest()).await.is_ok() {
                     drop(tokio::time::timeout(AFTER, rest(&mut inbound, &outlet)).await);
@@ -284,6 +294,17 @@ impl Pump {
             }
             End::Whole => {}
             End::Cut(_) | End::TooLong => outlet.cut().await,
+        }
+    }
+
+    /// Passes an event on; what ends the stream while the client does not take it. One that takes nothing for
+    /// as long as an upstream may be silent has gone.
+    async fn pass(&self, event: Bytes) -> Option<Cut> {
+        tokio::select! {
+            sent = self.outlet.send(event) => sent.is_err().then_some(Cut::Client),
+            () = self.door.cut() => Some(Cut::Stopped),
+            () = revoked(&self.held) => Some(Cut::Revoked),
+            () = tokio::time::sleep(self.door.bounds.idle_within) => Some(Cut::Client),
         }
     }
 
@@ -295,8 +316,11 @@ impl Pump {
                 match met {
                     Event::Hide => {}
                     Event::Last => return End::Last(event),
-                    Event::Pass if self.outlet.send(event).await.is_err() => return End::Cut(Cut::Client),
-                    Event::Pass => {}
+                    Event::Pass => {
+                        if let Some(cut) = self.pass(event).await {
+                            return End::Cut(cut);
+                        }
+                    }
                 }
             }
             let next = tokio::select! {
@@ -313,8 +337,7 @@ impl Pump {
                     if let Some(data) = sse::data(&rest) {
                         self.meter.event(&data);
                     }
-                    let gone = self.outlet.send(rest).await.is_err();
-                    return if gone { End::Cut(Cut::Client) } else { End::Whole };
+                    return self.pass(rest).await.map_or(End::Whole, End::Cut);
                 }
                 Err(_) => return End::Cut(Cut::Upstream),
             }

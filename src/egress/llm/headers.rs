@@ -25,6 +25,9 @@ pub(super) fn path(uri: &Uri) -> String {
     if uri.path().starts_with("/v1/") { path.to_owned() } else { format!("/v1{path}") }
 }
 
+/// Where clients say which session it is: Claude Code, Codex, and Codex before.
+const SESSION: [&str; 3] = ["x-claude-code-session-id", "session-id", "session_id"];
+
 /// The headers that go upstream, with the provider's key.
 pub(super) fn upstream(door: &Door, asked: &HeaderMap) -> Result<HeaderMap, Refusal> {
     let mut headers = chosen(asked, ASKED, ASKED_PREFIXES);
@@ -46,10 +49,10 @@ pub(super) fn response(door: &Door, status: StatusCode, told: &HeaderMap, bytes:
 
 /// Whose call it is. A client names its session, and Claude Code the subagent that asks.
 pub(super) fn subject(door: &Door, asked: &HeaderMap) -> Result<Subject, Refusal> {
-    let session = match Door::header(asked, "x-claude-code-session-id")? {
-        None => Door::header(asked, "session_id")?,
-        named => named,
-    };
+    let mut session = None;
+    for name in SESSION {
+        session = session.or(Door::header(asked, name)?);
+    }
     let agent = Door::header(asked, "x-claude-code-agent-id")?;
     Ok(door.sessions.subject(session, agent.as_slice()))
 }

@@ -81,6 +81,9 @@ impl Meter {
             self.whole |= self.said.is_some();
             return Event::Last;
         }
+        if data.trim_ascii().is_empty() {
+            return Event::Pass;
+        }
         let Ok(Value::Object(event)) = parse_json(data) else {
             self.unreadable = true;
             return Event::Pass;
@@ -266,7 +269,9 @@ mod tests {
 
     fn metered(api: Api, events: &[Value]) -> Meter {
         let mut meter = Meter::new(api, CacheWrite::None, false, (1_000, 500));
-        events.iter().for_each(|event| drop(meter.event(event.to_string().as_bytes())));
+        for event in events {
+            meter.event(event.to_string().as_bytes());
+        }
         meter
     }
 

@@ -139,3 +139,39 @@ fn whoami(door: &Door) -> serde_json::Value {
         "auth": {"type": "access_token", "accessToken": {"displayName": "weir", "role": "fineGrained"}},
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Method;
+
+    proptest::proptest! {
+        #[test]
+        fn readers_of_the_hub_never_panic(
+            path in "(/[a-z.%]{0,6}){0,8}[ -~]{0,20}", query in "[ -~]{0,30}", bytes in proptest::collection::vec(0_u8.., 0..200),
+            json in "[\\[\\]{}:,\"a-z0-9]{0,80}",
+        ) {
+            for method in [Method::GET, Method::POST, Method::PUT] {
+                if let Ok(Ask::File(_, _, path)) = request::read(&method, &path, Some(&query)) {
+                    proptest::prop_assert!(repo::is_file(&path));
+                }
+            }
+            for text in [bytes.as_slice(), json.as_bytes()] {
+                drop(launch::read("team", text));
+                drop(commit::read(text));
+                drop(prices::Catalogue::read(text));
+                drop(book::Seen::read_all(text));
+                let _: Option<&str> = content::disguise(text);
+                let repo = repo::Repo::parse(repo::RepoKind::Model, "a/b");
+                drop(repo.map(|repo| manifest::Manifest::new(repo, "0".repeat(40)).take(text)));
+            }
+        }
+
+        #[test]
+        fn a_path_with_a_dot_segment_or_two_slashes_is_never_a_file(before in "[a-z]{1,3}", after in "[a-z]{1,3}", at in 0_usize..6) {
+            let odd = ["..", ".", "", "%2e%2e", "%2E", "%2F"][at];
+            let path = format!("/team/base/resolve/main/{before}/{odd}/{after}");
+            proptest::prop_assert!(request::read(&Method::GET, &path, None).is_err(), "{}", path);
+        }
+    }
+}

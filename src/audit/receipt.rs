@@ -210,6 +210,8 @@ pub enum Algorithm {
 pub struct ReceiptParts<'a> {
     /// The call.
     pub call: &'a Call,
+    /// Digest of its arguments, where they themselves are gone.
+    pub args: Option<Digest>,
     /// The decision.
     pub decision: &'a Decision,
     /// The policy's id.
@@ -252,7 +254,7 @@ impl Receipt {
         let mut receipt = Self {
             receipt_id: parts.call.id.clone(),
             at: parts.at,
-            action: Asked::of(parts.call, Digest::of(parts.call.args_text().as_bytes())),
+            action: Asked::of(parts.call, parts.args.unwrap_or_else(|| Digest::of(parts.call.args_text().as_bytes()))),
             decision: Decided {
                 result: parts.decision.effect.into(),
                 policy: PolicyRef { policy_id: parts.policy.clone(), hash: parts.decision.policy },

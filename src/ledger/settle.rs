@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Ledger;
 use super::node::flows;
 use super::operator::Watched;
-use super::reservation::{PartFault, ReconcileFault, ReplayFault, Settled};
+use super::reservation::{PartFault, ReconcileFault, ReplayFault, Reservation, Settled};
 use crate::model::{Amounts, CallId, Excess, Nature, Timestamp, exact};
 
 /// What an open reservation holds, and where.
@@ -81,6 +81,12 @@ impl Ledger {
         self.finish(&held, end.posted, now);
         self.doubt(id, held, end.posted);
         Some(end)
+    }
+
+    /// The reservation of a call of an earlier life, the parts posted of it and their sum.
+    pub(crate) fn take_up(&self, id: &CallId) -> Option<(Reservation, u64, Amounts)> {
+        let held = self.pending.get(id)?;
+        Some((Reservation { id: id.clone(), held: held.reserved }, held.parts, held.posted))
     }
 
     /// Posts a part of what a call that still runs has used, and keeps the rest held. `part` counts from 1.

@@ -66,12 +66,30 @@ pub enum Action {
     /// Fetch a package, model, dataset or tool from a registry.
     #[serde(rename = "package.fetch")]
     PackageFetch,
+    /// Change something in a registry: files, or the repository itself.
+    #[serde(rename = "package.publish")]
+    PackagePublish,
+    /// Start a job on rented machines.
+    #[serde(rename = "job.launch")]
+    JobLaunch,
+    /// Run a program of this machine under a budget.
+    #[serde(rename = "process.run")]
+    ProcessRun,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 6] =
-        [Self::ToolCall, Self::CodeRun, Self::CodeImport, Self::AgentInvoke, Self::ModelGenerate, Self::PackageFetch];
+    pub const ALL: [Self; 9] = [
+        Self::ToolCall,
+        Self::CodeRun,
+        Self::CodeImport,
+        Self::AgentInvoke,
+        Self::ModelGenerate,
+        Self::PackageFetch,
+        Self::PackagePublish,
+        Self::JobLaunch,
+        Self::ProcessRun,
+    ];
 
     /// The word used in policies, logs and receipts.
     #[must_use]
@@ -83,7 +101,16 @@ impl Action {
             Self::AgentInvoke => "agent.invoke",
             Self::ModelGenerate => "model.generate",
             Self::PackageFetch => "package.fetch",
+            Self::PackagePublish => "package.publish",
+            Self::JobLaunch => "job.launch",
+            Self::ProcessRun => "process.run",
         }
+    }
+
+    /// True for what goes on elsewhere when the gate stops: its hold stays until it has an outcome.
+    #[must_use]
+    pub const fn outlives(self) -> bool {
+        matches!(self, Self::JobLaunch)
     }
 
     /// The action named by `word`, if there is one.
@@ -97,7 +124,8 @@ impl Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
-    /// The tool, module, peer, model or package; for code, the guest (`python`).
+    /// The tool, module, peer, model or package; for code the guest (`python`), for a job the flavor of the machine,
+    /// for a process the base name of its program.
     pub name: Name,
     /// The registry of a package.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amounts, CodeGrant, Digest, Reason};
+use super::{Amounts, CodeGrant, Digest, ExecGrant, Reason};
 
 /// The answer to a call, ordered so that the maximum is the strictest
 /// (CSA AARM v1.0: ALLOW, STEP_UP, DENY).
@@ -63,6 +63,8 @@ pub struct Decision {
     pub reserve: Amounts,
     /// What generated code is granted; present for `code.run` only.
     pub grant: Option<CodeGrant>,
+    /// What a program of this machine is granted; present for `process.run` only.
+    pub exec: Option<ExecGrant>,
     /// The policy that decided.
     pub policy: Digest,
 }

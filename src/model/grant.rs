@@ -164,6 +164,69 @@ pub struct CodeGrant {
     pub record: Record,
 }
 
+/// What a program of this machine reaches of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing.
+    None,
+    /// The gate's own listeners, and nothing else.
+    Gate,
+}
+
+/// Bounds of a program of this machine with all that it starts. Every field is enforced from outside of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecLimits {
+    /// Wall time.
+    pub wall_ms: Millis,
+    /// Processor time of all its processes together.
+    pub cpu_ms: Millis,
+    /// Memory of all its processes together, bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads at the same time.
+    pub processes: u64,
+    /// Bytes by which the folders that it may write can grow.
+    pub disk_bytes: u64,
+    /// Time between the signal to finish and the end of everything.
+    pub grace_ms: Millis,
+}
+
+/// Everything that one program of this machine may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecGrant {
+    /// Folders and files to read, on the host.
+    pub read: Vec<String>,
+    /// Folders to read and write, on the host.
+    pub write: Vec<String>,
+    /// Variables of the environment that it inherits.
+    pub env: Vec<String>,
+    /// What it reaches of the network.
+    pub network: Network,
+    /// GPUs that it holds.
+    pub gpus: u32,
+    /// Bounds.
+    pub limits: ExecLimits,
+}
+
+impl ExecGrant {
+    /// What a program under this grant can use at most.
+    #[must_use]
+    pub const fn worst_case(&self) -> Amounts {
+        let ExecLimits { wall_ms, cpu_ms, memory_bytes, disk_bytes, grace_ms, .. } = self.limits;
+        let wall = wall_ms.0.saturating_add(grace_ms.0);
+        Amounts::ZERO
+            .with(Kind::Calls, 1)
+            .with(Kind::WallMs, wall)
+            .with(Kind::CpuMs, cpu_ms.0)
+            .with(Kind::MemoryBytes, memory_bytes)
+            .with(Kind::DiskBytes, disk_bytes)
+            .with(Kind::GpuMs, wall.saturating_mul(self.gpus as u64))
+            .with(Kind::Jobs, 1)
+    }
+}
+
 impl CodeLimits {
     /// What an execution under these limits can use at most.
     #[must_use]

@@ -13,7 +13,7 @@ pub enum Kind {
     Calls,
     /// Tool calls, nested ones included.
     ToolCalls,
-    /// Milliseconds of wall time in generated code, host tools excluded.
+    /// Milliseconds of wall time in generated code, host tools excluded, and in programs of this machine.
     WallMs,
     /// Wasmtime fuel consumed by generated code.
     Fuel,
@@ -41,6 +41,8 @@ pub enum Kind {
     DiskBytes,
     /// Programs, and calls whose cost says so, that run at the same time.
     Jobs,
+    /// Milliseconds of processor time of programs of this machine.
+    CpuMs,
 }
 
 /// How amounts of a kind combine.
@@ -106,10 +108,18 @@ macro_rules! row {
 }
 
 /// Every budget kind, in the order of [`Kind`].
-pub const KINDS: [KindRow; 16] = [
+pub const KINDS: [KindRow; 17] = [
     row!(Calls, "calls", "calls", Flow, Spent, Clamped, "gated calls of any action"),
     row!(ToolCalls, "tool_calls", "calls", Flow, Spent, Clamped, "tool calls, nested ones included"),
-    row!(WallMs, "wall_ms", "ms", Flow, Released, Clamped, "wall time of generated code, host tools excluded"),
+    row!(
+        WallMs,
+        "wall_ms",
+        "ms",
+        Flow,
+        Released,
+        Clamped,
+        "wall time of programs: generated code, host tools excluded, and those of this machine"
+    ),
     row!(Fuel, "fuel", "fuel", Flow, Released, Clamped, "Wasmtime fuel of generated code"),
     row!(MemoryBytes, "memory_bytes", "bytes", Peak, Released, Clamped, "peak linear memory of a guest"),
     row!(OutputBytes, "output_bytes", "bytes", Flow, Released, Clamped, "bytes printed or returned by generated code"),
@@ -139,6 +149,7 @@ pub const KINDS: [KindRow; 16] = [
         Clamped,
         "programs, and calls whose cost says so, that run at the same time"
     ),
+    row!(CpuMs, "cpu_ms", "CPU-ms", Flow, Released, Posted, "processor time of programs of this machine (`weir exec`)"),
 ];
 
 impl Kind {

@@ -29,8 +29,8 @@ pub use digest::Digest;
 pub use evidence::{Evidence, Happened};
 pub use factor::{FACTORS, Factor, FactorRow, Factors, Level};
 pub use grant::{
-    Access, Checkpoint, Clock, CodeGrant, CodeLimits, Keep, Package, Preopen, Quota, Randomness, Record, Scratch,
-    memory_ms,
+    Access, Checkpoint, Clock, CodeGrant, CodeLimits, ExecGrant, ExecLimits, Keep, Network, Package, Preopen, Quota,
+    Randomness, Record, Scratch, memory_ms,
 };
 pub use json::{JsonFault, canonical, parse_json};
 pub use kind::{Excess, KINDS, Kind, KindRow, Nature, OnCrash};

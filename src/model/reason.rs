@@ -73,6 +73,9 @@ reasons! {
     ImportDenied "import_denied" Policy Never "The policy grants no such module.";
     NoCode "no_code" Policy Never "The policy grants no execution of generated code.";
     UnpinnedPackage "unpinned_package" Policy Changed "The registry section holds no such package at this revision.";
+    NotWritable "not_writable" Policy Never "The registry section lets nothing of this name be changed.";
+    NoJob "no_job" Policy Changed "The policy grants no job on rented machines of this sort.";
+    NoProgram "no_program" Policy Changed "The policy grants no program of this machine of this sort.";
     UnknownPeer "unknown_peer" Policy Never "The agent is not on the list of peers.";
     DelegationDepth "delegation_depth" Policy Never "Delegation is deeper than the policy permits.";
     ProtectedPath "protected_path" Policy Never "An argument points into a protected path.";

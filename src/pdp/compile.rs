@@ -107,7 +107,9 @@ impl Compiled {
 fn class_of(policy: &Policy, action: Action, resource: &str) -> EffectClass {
     match action {
         Action::ToolCall => policy.tools.get(resource).map_or(EffectClass::Exec, |tool| tool.effect),
-        Action::CodeRun => EffectClass::Exec,
+        Action::CodeRun | Action::ProcessRun => EffectClass::Exec,
+        Action::PackagePublish => EffectClass::Network,
+        Action::JobLaunch => EffectClass::Spend,
         Action::CodeImport | Action::AgentInvoke | Action::ModelGenerate | Action::PackageFetch => EffectClass::Read,
     }
 }

@@ -4,7 +4,7 @@
 //! matters. Pure and total.
 
 use super::compile::strictest;
-use super::{Compiled, Facts, cedar, structure};
+use super::{Compiled, Facts, cedar, compute, structure};
 use crate::model::{
     Action, Amounts, Call, CodeGrant, Decision, Effect, Kind, Obligation, Reason, ReasonCode, memory_ms,
 };
@@ -19,12 +19,14 @@ pub fn decide(policy: &Compiled, facts: &Facts, call: &Call) -> Decision {
         None => by_rules(policy, facts, call),
     };
     let grant = (effect != Effect::Deny).then(|| grant(policy, facts, call)).flatten();
-    let reserve = match effect {
-        Effect::Deny => Amounts::ZERO,
-        Effect::Allow | Effect::Ask => reserve(policy, call, grant.as_ref()),
+    let exec = (effect != Effect::Deny).then(|| compute::grant(policy.policy(), facts, call)).flatten();
+    let reserve = match (effect, &exec) {
+        (Effect::Deny, _) => Amounts::ZERO,
+        (_, Some(exec)) => exec.worst_case(),
+        (Effect::Allow | Effect::Ask, None) => reserve(policy, call, grant.as_ref()),
     };
     let obligations = if effect == Effect::Deny { Vec::new() } else { obligations(policy, call) };
-    Decision { effect, reason, obligations, reserve, grant, policy: policy.policy().digest }
+    Decision { effect, reason, obligations, reserve, grant, exec, policy: policy.policy().digest }
 }
 
 fn by_rules(policy: &Compiled, facts: &Facts, call: &Call) -> (Effect, Reason) {
@@ -125,6 +127,12 @@ fn reserve(policy: &Compiled, call: &Call, grant: Option<&CodeGrant>) -> Amounts
                 None => held,
             }
         }
-        Action::CodeImport | Action::PackageFetch => one,
+        Action::JobLaunch => compute::cost(policy.policy(), call).unwrap_or(one),
+        Action::PackagePublish => {
+            let bytes = call.args.get("bytes").and_then(serde_json::Value::as_u64);
+            one.with(Kind::EgressBytes, bytes.unwrap_or(0))
+        }
+        // A program has a grant, which says what it costs.
+        Action::CodeImport | Action::PackageFetch | Action::ProcessRun => one,
     }
 }

@@ -8,6 +8,7 @@ mod argument;
 mod bounds;
 mod cedar;
 mod compile;
+mod compute;
 mod decide;
 mod explain;
 mod facts;

@@ -1,6 +1,6 @@
 //! A permit: proof that a decision allowed a call.
 
-use crate::model::{Decision, Effect};
+use crate::model::{Amounts, Decision, Digest, Effect, Reason, ReasonCode};
 
 /// Made only from an allowing decision, in this module.
 #[derive(Debug)]
@@ -26,6 +26,15 @@ impl Permit {
             return Err(decision);
         }
         Ok(Self(Decision { effect: Effect::Allow, ..decision }))
+    }
+
+    /// The permit of a call whose intent is on record with what it holds, allowed under `policy` before the gate was
+    /// started again.
+    #[must_use]
+    pub fn recorded(reserve: Amounts, policy: Digest) -> Self {
+        let reason = Reason::new(ReasonCode::Allowed, "allowed before the gate was started again");
+        let (effect, obligations) = (Effect::Allow, Vec::new());
+        Self(Decision { effect, reason, obligations, reserve, grant: None, exec: None, policy })
     }
 
     /// The decision behind it.

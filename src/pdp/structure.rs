@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::{argument, within_bounds};
+use super::{argument, compute, within_bounds};
 use crate::model::{Action, Amounts, Call, Effect, EffectClass, Kind, Limits, Reason, ReasonCode};
 use crate::policy::Policy;
 
@@ -23,6 +23,9 @@ pub(super) fn refusal(policy: &Policy, call: &Call) -> Option<Reason> {
             Action::AgentInvoke => peer(policy, call),
             Action::ModelGenerate => model(policy, call),
             Action::PackageFetch => package(policy, call),
+            Action::PackagePublish => publication(policy, call),
+            Action::JobLaunch => compute::job(policy, call),
+            Action::ProcessRun => compute::process(policy, call),
         }
     })
 }
@@ -202,15 +205,42 @@ fn package(policy: &Policy, call: &Call) -> Option<Reason> {
         return Some(Reason::new(ReasonCode::UnpinnedPackage, detail).instead(instead(policy, call)));
     };
     let revision = call.resource.revision.as_ref().map_or("", |revision| revision.as_str());
-    let pinned = known.pins.iter().any(|pin| {
+    let pin = known.pins.iter().find(|pin| {
         pin.name == name && pin.revision == revision && (pin.digest.is_none() || pin.digest == call.resource.digest)
     });
-    (!pinned).then(|| {
-        let detail = format!("`{name}` at `{revision}` is not pinned in registry `{registry}`");
-        Reason::new(ReasonCode::UnpinnedPackage, detail)
-            .instead(instead(policy, call))
-            .by(format!("registry {registry}"), &known.answers)
-    })
+    let reason = match pin {
+        None => {
+            let detail = format!("`{name}` at `{revision}` is not pinned in registry `{registry}`");
+            Reason::new(ReasonCode::UnpinnedPackage, detail).instead(instead(policy, call))
+        }
+        // What does not say that it is no code is taken for some only where the surface looked.
+        Some(pin) if !pin.code && call.args.get("code").is_some_and(|code| *code != Value::Bool(false)) => {
+            let path = call.args.get("path").and_then(Value::as_str).unwrap_or("this file");
+            let detail = format!("`{}` of `{name}` runs as code when it is loaded", visible(path));
+            let allowed = "safetensors, gguf and JSON files, or a pin with `code = true`";
+            Reason::new(ReasonCode::UnpinnedPackage, detail).instead(allowed)
+        }
+        Some(_) => return None,
+    };
+    Some(reason.by(format!("registry {registry}"), &known.answers))
+}
+
+/// The beginning of a text of the caller's, for a message.
+pub(super) fn visible(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+fn publication(policy: &Policy, call: &Call) -> Option<Reason> {
+    let name = call.resource.name.as_str();
+    let registry = call.resource.registry.as_ref().map_or("", |registry| registry.as_str());
+    let Some(known) = policy.registries.get(registry) else {
+        return Some(Reason::new(ReasonCode::NotWritable, format!("no registry `{registry}` is allowed")));
+    };
+    if known.writable.contains(name) {
+        return None;
+    }
+    let reason = Reason::new(ReasonCode::NotWritable, format!("`{name}` may not be changed in registry `{registry}`"));
+    Some(reason.instead(instead(policy, call)).by(format!("registry {registry}"), &known.answers))
 }
 
 /// Names of what is allowed in place of `call`.
@@ -239,6 +269,18 @@ pub(super) fn instead(policy: &Policy, call: &Call) -> String {
                 policy.rules.iter().filter(|rule| rule.effect != Effect::Deny && rule.actions.contains(&call.action));
             let names: BTreeSet<&str> = open.flat_map(|rule| &rule.resources).map(String::as_str).collect();
             list("languages", names.into_iter().filter(|name| *name != call.resource.name.as_str()).collect())
+        }
+        Action::PackagePublish => {
+            let open = policy.registries.values().flat_map(|registry| &registry.writable);
+            list("names", open.map(String::as_str).collect())
+        }
+        Action::JobLaunch => {
+            let flavors = policy.jobs.iter().flat_map(|jobs| jobs.flavors.keys());
+            list("flavors", flavors.map(String::as_str).collect())
+        }
+        Action::ProcessRun => {
+            let programs = policy.exec.iter().flat_map(|exec| &exec.programs);
+            list("programs", programs.map(String::as_str).collect())
         }
         Action::ModelGenerate => String::new(),
     }

@@ -54,6 +54,8 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         code: None,
         models: BTreeMap::new(),
         registries: BTreeMap::new(),
+        jobs: None,
+        exec: None,
         peers: Peers { names: BTreeSet::from(["helper".to_owned()]), max_depth: 1, answers: Vec::new() },
         budgets: Vec::new(),
         approvals: Approvals { timeout: Millis(1) },

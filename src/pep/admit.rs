@@ -141,7 +141,8 @@ impl Gate {
             Ok(reservation) => {
                 let (question, text) = used.unzip();
                 let (call, approval) = (call.clone(), text.or_else(|| consent.text.clone()));
-                let reserved = Reserved { call, permit, reservation, approval, question, input, force };
+                let args = None;
+                let reserved = Reserved { call, permit, reservation, approval, question, input, force, args };
                 Attempt::Intended(Box::new(self.intend(locked, now, reserved)))
             }
             Err(shortfall) => {
@@ -165,7 +166,12 @@ impl Gate {
         let body = body.using(reserved.question.clone());
         self.take_back(locked, &reserved.call, reserved.permit.decision().policy);
         locked.state.admitted(&reserved.call, reserved.approval.is_some(), reserved.question.as_ref());
+        let lasts = reserved.call.action.outlives().then(|| body.clone());
         let (intent, ticket) = self.write(locked, now, body);
+        if let Some(body) = lasts {
+            locked.state.lasts(&body);
+            self.watched.begin(&reserved.call.id);
+        }
         // Read under the lock: whoever revokes does so under it, too.
         let revocations = self.revocations.load(Ordering::SeqCst);
         Intended { reserved, intent, ticket, revocations }

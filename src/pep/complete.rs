@@ -23,6 +23,7 @@ impl Gate {
         let decision = inner.permit.decision();
         let parts = ReceiptParts {
             call: &inner.call,
+            args: inner.args,
             decision,
             policy: &inner.force.policy.policy().id,
             intent: Some(intent),
@@ -63,6 +64,7 @@ impl Gate {
         let (call, posted, receipt) = (work.call.id.clone(), settled.posted, receipt.clone());
         let entry = OutcomeEntry { call, posted, labels, evidence, receipt };
         locked.state.ended(&entry);
+        self.watched.end(id);
         let (_, ticket) = self.write(&mut locked, now, Body::Outcome(Box::new(entry)));
         (ticket, locked.state.chain.count())
     }
@@ -108,6 +110,7 @@ impl Gate {
         let now = self.ports.clock.now();
         let parts = ReceiptParts {
             call,
+            args: None,
             decision,
             policy: &force.policy.policy().id,
             intent: None,
@@ -228,14 +231,18 @@ struct Told {
     /// Tokens read and written were told apart, so that a sort of them that is missing is none.
     apart: bool,
     priced: bool,
+    /// Every amount is as the gate found it.
+    metered: bool,
 }
 
 impl Told {
     fn of(work: &Reserved, outcome: &Outcome) -> Self {
-        let mut told = Self { amounts: outcome.usage, apart: false, priced: false };
+        let mut told = Self { amounts: outcome.usage, apart: false, priced: false, metered: false };
         match work.call.action {
             Action::CodeRun => told.measure(outcome),
             Action::ModelGenerate => told.price(work),
+            // Measured by the gate itself or told by who sends the bill: what is missing is nothing.
+            Action::PackagePublish | Action::JobLaunch | Action::ProcessRun => told.metered = true,
             Action::ToolCall | Action::CodeImport | Action::AgentInvoke | Action::PackageFetch => {}
         }
         told
@@ -244,8 +251,8 @@ impl Told {
     fn knows(&self, kind: Kind) -> bool {
         match kind {
             Kind::Tokens | Kind::TokensIn | Kind::TokensOut | Kind::TokensCached => self.apart,
-            Kind::MicroUsd => self.apart && self.priced,
-            _ => false,
+            Kind::MicroUsd if !self.metered => self.apart && self.priced,
+            _ => self.metered,
         }
     }
 
@@ -328,6 +335,8 @@ fn what(call: &Call) -> String {
         Action::CodeImport => format!("import {name}"),
         Action::AgentInvoke => format!("agent {name}"),
         Action::ModelGenerate => format!("model {name}"),
-        Action::PackageFetch => format!("package {name}"),
+        Action::PackageFetch | Action::PackagePublish => format!("package {name}"),
+        Action::JobLaunch => format!("job on {name}"),
+        Action::ProcessRun => format!("program {name}"),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::asking::Attended;
+use super::lasting::Watched;
 use super::operate::shut;
 use super::port::{Approver, Clock, Journal, JournalFault, Moment, Ticket};
 use super::pots::{Pots, Shared};
@@ -16,8 +17,7 @@ use super::state::State;
 use crate::audit::{Bad, Body, Key, Receipt};
 use crate::ledger::{Balance, Limit};
 use crate::model::{
-    Action, Call, CallId, Decision, Digest, Effect, Evidence, Happened, Millis, Name, Reason, ReasonCode, Subject,
-    Timestamp, Watch,
+    Call, CallId, Decision, Digest, Effect, Millis, Name, Reason, ReasonCode, Subject, Timestamp, Watch,
 };
 use crate::pdp::{Compiled, Facts, Trace, explain};
 use crate::pip;
@@ -70,6 +70,7 @@ pub struct Gate {
     /// How often an account was revoked: whoever runs looks again only when it has changed.
     pub(super) revocations: AtomicU64,
     pub(super) pots: Pots,
+    pub(super) watched: Watched,
 }
 
 /// The critical section.
@@ -96,8 +97,8 @@ impl Gate {
         let revoked = state.ledger.bars().filter(|(_, bar)| bar.revoked).count() as u64;
         let (refusals, revocations) = (AtomicU64::new(0), AtomicU64::new(revoked));
         let attended = Attended::default();
-        let gate =
-            Self { state: Mutex::new(state), force, ports, attended, refusals, revocations, pots: Pots::default() };
+        let (state, pots, watched) = (Mutex::new(state), Pots::default(), Watched::default());
+        let gate = Self { state, force, ports, attended, refusals, revocations, pots, watched };
         gate.begin()?;
         Ok(gate)
     }
@@ -319,21 +320,6 @@ impl Gate {
         Some(self.write(locked, at, Body::Policy { id, digest, before, windows }).1)
     }
 
-    /// Ends every reservation that has no outcome: paid kinds count as spent.
-    fn expire_open(&self, locked: &mut Locked<'_>) -> Vec<Ticket> {
-        let open: Vec<_> = locked.state.open.values().cloned().collect();
-        let mut tickets = Vec::new();
-        for call in open {
-            let at = self.now(locked);
-            let Some(settled) = locked.state.ledger.expire(&call.id, at) else { continue };
-            let evidence = unknown(&call, &self.policy(), at);
-            locked.state.expired(&call.id, &evidence);
-            let body = Body::Expire { call: call.id, posted: settled.posted, evidence };
-            tickets.push(self.write(locked, at, body).1);
-        }
-        tickets
-    }
-
     pub(super) fn wait(&self, ticket: Option<Ticket>) -> Result<(), GateFault> {
         let Some(ticket) = ticket else { return Ok(()) };
         ticket.wait().map_err(|fault| {
@@ -378,23 +364,4 @@ fn beyond(decision: &Decision, facts: &Facts) -> Option<Reason> {
     let (left, row) = (facts.left(kind), kind.row());
     let detail = format!("the budgets of {} have {left} {} left and this needs {wanted}", row.name, row.unit);
     Some(Reason::new(ReasonCode::BudgetExhausted, detail))
-}
-
-/// What a call showed whose outcome nobody knows.
-fn unknown(call: &Call, policy: &Compiled, at: Timestamp) -> Evidence {
-    Evidence {
-        session: call.subject.session.clone(),
-        at,
-        action: call.action,
-        effect: matches!(call.action, Action::ToolCall | Action::CodeRun).then(|| policy.effect_class(call)),
-        resource: call.resource.name.clone(),
-        happened: Happened::Unknown,
-        labels: Vec::new(),
-        action_digest: call.deed(),
-        input_digest: Digest::ZERO,
-        delegation: u8::try_from(call.subject.delegation.len()).unwrap_or(u8::MAX),
-        protected_path: false,
-        earlier_state: false,
-        traceable: false,
-    }
 }

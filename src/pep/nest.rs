@@ -82,7 +82,12 @@ impl Executor for HostTool<'_> {
             }
             // An import that is allowed needs nothing done; the other actions do not nest.
             Action::CodeImport => Outcome::of(Status::Done),
-            Action::CodeRun | Action::ModelGenerate | Action::PackageFetch => Outcome::of(Status::Broken),
+            Action::CodeRun
+            | Action::ModelGenerate
+            | Action::PackageFetch
+            | Action::PackagePublish
+            | Action::JobLaunch
+            | Action::ProcessRun => Outcome::of(Status::Broken),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::gate::InForce;
 use super::port::Ticket;
 use crate::audit::Receipt;
 use crate::ledger::Reservation;
-use crate::model::{Amounts, Call, CodeGrant, Decision, Digest, Effect, Name, Reason};
+use crate::model::{Amounts, Call, CodeGrant, Decision, Digest, Effect, ExecGrant, Name, Reason};
 use crate::pdp::Permit;
 
 /// A call that was allowed and whose amounts are held.
@@ -22,6 +22,8 @@ pub struct Reserved {
     pub(super) input: Digest,
     /// The policy that decided, which another may have replaced since.
     pub(super) force: Arc<InForce>,
+    /// Digest of the arguments, where they themselves are gone.
+    pub(super) args: Option<Digest>,
 }
 
 /// A decision together with the policy that made it.
@@ -52,7 +54,12 @@ impl Ruled {
 /// A decision that only denies.
 pub(super) const fn denied(reason: Reason, policy: Digest) -> Decision {
     let (effect, reserve) = (Effect::Deny, Amounts::ZERO);
-    Decision { effect, reason, obligations: Vec::new(), reserve, grant: None, policy }
+    Decision { effect, reason, obligations: Vec::new(), reserve, grant: None, exec: None, policy }
+}
+
+/// The permit of a call that was allowed in an earlier life of the gate, under the policy `policy`.
+pub(super) fn permitted(reserve: Amounts, policy: Digest) -> Permit {
+    Permit::recorded(reserve, policy)
 }
 
 /// A reserved call whose intent has been handed to the journal and is not yet durable.
@@ -100,6 +107,12 @@ impl Durable<Reserved> {
     #[must_use]
     pub const fn grant(&self) -> Option<&CodeGrant> {
         self.decision().grant.as_ref()
+    }
+
+    /// What a program of this machine is granted; `None` for any other action.
+    #[must_use]
+    pub const fn exec(&self) -> Option<&ExecGrant> {
+        self.decision().exec.as_ref()
     }
 
     /// What is held.

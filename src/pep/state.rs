@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::docket::Docket;
+use super::lasting::Lasting;
 use super::snapshot::Taken;
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
 use crate::ledger::{AccountId, Ledger, ReplayFault, named};
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub docket: Docket,
     /// Calls with an intent and no outcome yet, without their arguments.
     pub open: BTreeMap<CallId, Call>,
+    /// Those of them that go on elsewhere when the gate stops.
+    pub lasting: BTreeMap<CallId, Lasting>,
     pub recent: VecDeque<Receipt>,
     pub policy: Option<Digest>,
     /// Set for good once the journal has failed: nothing runs without a durable record.
@@ -57,6 +60,7 @@ impl State {
             Body::Intent { call, held, approval, question, .. } => {
                 self.ledger.replay_intent(&call.id, &call.subject, *held, at)?;
                 self.admitted(call, approval.is_some(), question.as_ref());
+                self.lasts(&entry.body);
             }
             Body::Ask { .. } | Body::Answer { .. } | Body::Raise { .. } => self.asked(at, &entry.body)?,
             Body::Freeze { account, by } => self.ledger.bar(&named(account)?, false, by, at),
@@ -119,8 +123,14 @@ impl State {
         self.open.insert(call.id.clone(), call.bare());
     }
 
+    /// Notes an intent, which was the entry before, of a call that goes on elsewhere when the gate stops.
+    pub fn lasts(&mut self, intent: &Body) {
+        self.lasting.extend(Lasting::of(intent, self.chain.head()));
+    }
+
     /// Notes that a call ended with an unknown outcome; its amounts are posted already.
     pub fn expired(&mut self, call: &CallId, evidence: &Evidence) {
+        self.lasting.remove(call);
         if let Some(call) = self.open.remove(call) {
             self.observe(session_of(&call.subject), evidence, &[]);
         }
@@ -129,6 +139,7 @@ impl State {
     /// Notes that a call has ended; its amounts are settled already.
     pub fn ended(&mut self, outcome: &OutcomeEntry) {
         self.open.remove(&outcome.call);
+        self.lasting.remove(&outcome.call);
         let asked = &outcome.receipt.action.requester_context;
         let subject = Subject {
             org: asked.organisation.clone(),

@@ -65,7 +65,21 @@ fn ways(policy: &Policy) -> Vec<Way> {
     });
     let pins = policy.registries.values().flat_map(|registry| &registry.pins);
     let packages = pins.map(|pin| way(Action::PackageFetch, Some(pin.name.as_str()), None));
-    tools.chain(code).chain(peers).chain(packages).flatten().collect()
+    tools.chain(code).chain(peers).chain(packages).chain(outside(policy)).flatten().collect()
+}
+
+/// What may be changed in registries, and machines: rented ones and this one.
+fn outside(policy: &Policy) -> impl Iterator<Item = Option<Way>> + '_ {
+    let way = |action, resource: &str| {
+        let reach = reach(policy, action, Some(resource), None);
+        (reach > Reach::Never).then_some(Way { action, effect: None, reach })
+    };
+    let open = policy.registries.values().flat_map(|registry| &registry.writable);
+    let flavors = policy.jobs.iter().flat_map(|jobs| jobs.flavors.keys());
+    let programs = policy.exec.iter().flat_map(|exec| &exec.programs);
+    open.map(move |name| way(Action::PackagePublish, name))
+        .chain(flavors.map(move |name| way(Action::JobLaunch, name)))
+        .chain(programs.map(move |name| way(Action::ProcessRun, name)))
 }
 
 /// The best that rules can do for a call; the strictest that certainly holds wins.
@@ -121,7 +135,8 @@ fn any(ways: &[Way], test: impl Fn(&Way) -> bool) -> bool {
 fn self_modification(policy: &Policy, ways: &[Way]) -> Level {
     let tool = |way: &Way, class| way.action == Action::ToolCall && way.effect == Some(class);
     let writes = any(ways, |way| tool(way, EffectClass::Write));
-    let runs = any(ways, |way| way.action == Action::CodeRun || tool(way, EffectClass::Exec));
+    let program = |way: &Way| matches!(way.action, Action::CodeRun | Action::ProcessRun);
+    let runs = any(ways, |way| program(way) || tool(way, EffectClass::Exec));
     if runs || (writes && policy.protected.is_empty()) {
         Level::FULL
     } else if writes || any(ways, |way| way.action == Action::PackageFetch) {
@@ -137,7 +152,7 @@ fn persistence(policy: &Policy, ways: &[Way]) -> Level {
     let writable = runs_code && folders.into_iter().any(|folder| folder.access == Access::Write);
     let leaves_traces = |way: &Way| match way.action {
         Action::ToolCall => way.effect != Some(EffectClass::Read),
-        Action::AgentInvoke => true,
+        Action::AgentInvoke | Action::PackagePublish | Action::JobLaunch | Action::ProcessRun => true,
         _ => false,
     };
     if writable || any(ways, leaves_traces) {
@@ -175,7 +190,7 @@ fn delegated(policy: &Policy) -> Level {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::{
@@ -197,6 +212,8 @@ mod tests {
             code: None,
             models: BTreeMap::new(),
             registries: BTreeMap::new(),
+            jobs: None,
+            exec: None,
             peers: Peers::default(),
             budgets: Vec::new(),
             approvals: Approvals { timeout: Millis(1) },
@@ -264,8 +281,11 @@ mod tests {
     }
 
     fn with_pin(mut policy: Policy) -> Policy {
-        let pins = vec![Pin { name: "pack".into(), revision: "1".into(), digest: None }];
-        policy.registries.insert("python".into(), Registry { name: "python".into(), pins, answers: Vec::new() });
+        let pins = vec![Pin { name: "pack".into(), revision: "1".into(), digest: None, code: false }];
+        policy.registries.insert(
+            "python".into(),
+            Registry { name: "python".into(), pins, writable: BTreeSet::new(), answers: Vec::new() },
+        );
         policy
     }
 

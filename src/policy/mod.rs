@@ -5,9 +5,11 @@
 
 mod answers;
 mod check;
+mod compute;
 mod derive;
 mod import;
 mod parse;
+mod parties;
 mod profile;
 mod profile_toml;
 mod protected;
@@ -17,11 +19,13 @@ mod write;
 
 pub use answers::answered_by_gate;
 pub use check::{LayerCoverage, Remark, Severity, ThreatCoverage, check, coverage};
+pub use compute::{Exec, Flavor, Jobs};
 pub use derive::{FINAL_ANSWER, Options, derive};
 pub use import::{default_threat, import};
 pub use parse::parse;
+pub use parties::{Peers, Pin, Registry};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
 pub use types::{
-    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Peers, Pin, Policy,
-    Price, Provenance, Registry, Rule, Scope, Tool,
+    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Price,
+    Provenance, Rule, Scope, Tool,
 };

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::compute::{Exec, Jobs};
+use super::parties::{Peers, Registry};
 use crate::model::{
     Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name,
     Package, Preopen, Randomness, Record, Scratch, ThreatId, Window,
@@ -27,6 +29,10 @@ pub struct Policy {
     pub models: BTreeMap<String, Model>,
     /// Registries by name.
     pub registries: BTreeMap<String, Registry>,
+    /// Jobs on rented machines; `None` means that none may be started.
+    pub jobs: Option<Jobs>,
+    /// Programs of this machine; `None` means that none may run.
+    pub exec: Option<Exec>,
     /// Other agents.
     pub peers: Peers,
     /// Budgets.
@@ -215,39 +221,6 @@ pub struct Code {
     pub record: Record,
     /// Bounds of one execution.
     pub limits: CodeLimits,
-    /// Threats answered.
-    pub answers: Vec<ThreatId>,
-}
-
-/// A registry from which packages may come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registry {
-    /// Its name (`hub`, `python`, …); where it is reached is client configuration.
-    pub name: String,
-    /// What may be fetched; everything else is denied.
-    pub pins: Vec<Pin>,
-    /// Threats answered.
-    pub answers: Vec<ThreatId>,
-}
-
-/// One package at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pin {
-    /// Package name.
-    pub name: String,
-    /// Exact revision.
-    pub revision: String,
-    /// Digest of the content, compared when the call states one; required then to be equal.
-    pub digest: Option<Digest>,
-}
-
-/// Other agents that this one may call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peers {
-    /// Exact names.
-    pub names: BTreeSet<String>,
-    /// Deepest delegation; 0 means that this agent may call none.
-    pub max_depth: u8,
     /// Threats answered.
     pub answers: Vec<ThreatId>,
 }

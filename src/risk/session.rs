@@ -38,7 +38,7 @@ impl Source {
     pub const fn of(action: Action, effect: Option<EffectClass>) -> Option<Self> {
         match (action, effect) {
             (Action::ToolCall, Some(EffectClass::Read)) => Some(Self::Read),
-            (Action::ToolCall, Some(EffectClass::Exec)) => Some(Self::Command),
+            (Action::ToolCall, Some(EffectClass::Exec)) | (Action::ProcessRun, _) => Some(Self::Command),
             (Action::ToolCall, Some(EffectClass::Network | EffectClass::Spend) | None) => Some(Self::Network),
             (Action::AgentInvoke, _) => Some(Self::Peer),
             (Action::PackageFetch, _) => Some(Self::Package),
@@ -109,7 +109,7 @@ impl SessionFacts {
     fn add_work(&mut self, evidence: &Evidence) {
         match (evidence.action, evidence.effect) {
             (Action::CodeRun, _) => self.programs = self.programs.saturating_add(1),
-            (Action::ToolCall, Some(EffectClass::Exec) | None) => self.commands = true,
+            (Action::ToolCall, Some(EffectClass::Exec) | None) | (Action::ProcessRun, _) => self.commands = true,
             (Action::PackageFetch, _) => self.fetched = true,
             _ => {}
         }

@@ -44,6 +44,7 @@ pub fn decision(effect: Effect) -> Decision {
         obligations: Vec::new(),
         reserve: held(),
         grant: None,
+        exec: None,
         policy: Digest::of(b"policy"),
     }
 }
@@ -78,6 +79,7 @@ pub fn ran(call: &Call, at: Timestamp, intent: Digest) -> Body {
     let used = Amounts::ZERO.with(Kind::Calls, 1).with(Kind::MicroUsd, (1 << 60) - 1);
     let parts = ReceiptParts {
         call,
+        args: None,
         decision: &decision(Effect::Allow),
         policy: &name("demo"),
         intent: Some(intent),
@@ -95,6 +97,7 @@ pub fn ran(call: &Call, at: Timestamp, intent: Digest) -> Body {
 pub fn refused(call: &Call, at: Timestamp) -> Body {
     let parts = ReceiptParts {
         call,
+        args: None,
         decision: &decision(Effect::Deny),
         policy: &name("demo"),
         intent: None,

@@ -112,6 +112,7 @@ fn answer(effect: Effect, code: ReasonCode, outcome: Option<Outcome>, denial: Op
         obligations: Vec::new(),
         reserve: Amounts::ZERO,
         grant: None,
+        exec: None,
         policy: Digest::ZERO,
     };
     Answer { call: name("c"), decision, outcome, receipt: None, denial }

@@ -81,6 +81,8 @@ pub fn empty() -> Policy {
         code: None,
         models: BTreeMap::new(),
         registries: BTreeMap::new(),
+        jobs: None,
+        exec: None,
         peers: Peers::default(),
         budgets: Vec::new(),
         approvals: Approvals { timeout: Millis(1) },
@@ -137,8 +139,8 @@ pub fn busy() -> Policy {
     policy.labels.insert("untrusted".into());
     policy.code = Some(code());
     policy.peers = Peers { names: BTreeSet::from(["helper".to_owned()]), max_depth: 1, answers: Vec::new() };
-    let pin = Pin { name: "left-pad".into(), revision: "1.0.0".into(), digest: None };
-    let registry = Registry { name: "python".into(), pins: vec![pin], answers: Vec::new() };
+    let pin = Pin { name: "left-pad".into(), revision: "1.0.0".into(), digest: None, code: false };
+    let registry = Registry { name: "python".into(), pins: vec![pin], writable: BTreeSet::new(), answers: Vec::new() };
     policy.registries.insert("python".into(), registry);
     let call = &[Action::ToolCall];
     let tainted = Some("context.labels.contains(\"untrusted\")");

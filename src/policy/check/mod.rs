@@ -105,6 +105,10 @@ fn unused(policy: &Policy, remarks: &mut Remarks) {
     idle(Action::AgentInvoke, !policy.peers.names.is_empty(), "[peers] names agents", remarks);
     let pinned = policy.registries.values().any(|registry| !registry.pins.is_empty());
     idle(Action::PackageFetch, pinned, "[[registry]] pins packages", remarks);
+    let open = policy.registries.values().any(|registry| !registry.writable.is_empty());
+    idle(Action::PackagePublish, open, "[[registry]] names what is writable", remarks);
+    idle(Action::JobLaunch, policy.jobs.is_some(), "there is a [jobs] section", remarks);
+    idle(Action::ProcessRun, policy.exec.is_some(), "there is an [exec] section", remarks);
     if !policy.peers.names.is_empty() && policy.peers.max_depth == 0 {
         remarks.warning(0, "[peers] names agents, and `max_depth = 0` lets none be called".to_owned());
     }

@@ -61,6 +61,12 @@ impl<'p> World<'p> {
         policy.peers.names.iter().for_each(|peer| name(Action::AgentInvoke, peer));
         let pins = policy.registries.values().flat_map(|registry| &registry.pins);
         pins.for_each(|pin| name(Action::PackageFetch, &pin.name));
+        let writable = policy.registries.values().flat_map(|registry| &registry.writable);
+        writable.for_each(|open| name(Action::PackagePublish, open));
+        let flavors = policy.jobs.iter().flat_map(|jobs| jobs.flavors.keys());
+        flavors.for_each(|flavor| name(Action::JobLaunch, flavor));
+        let programs = policy.exec.iter().flat_map(|exec| &exec.programs);
+        programs.for_each(|program| name(Action::ProcessRun, program));
         for action in Action::ALL.into_iter().filter(|action| *action != Action::ToolCall) {
             name(action, ANY_OTHER);
         }
@@ -110,6 +116,9 @@ fn unknown_names(policy: &Policy, rule: &Rule, remarks: &mut Remarks) {
             Action::AgentInvoke => policy.peers.names.contains(name),
             Action::CodeImport => policy.code.as_ref().is_some_and(|code| covers_import(&code.imports, name)),
             Action::PackageFetch => policy.registries.values().any(|r| r.pins.iter().any(|pin| pin.name == name)),
+            Action::PackagePublish => policy.registries.values().any(|registry| registry.writable.contains(name)),
+            Action::JobLaunch => policy.jobs.as_ref().is_some_and(|jobs| jobs.flavors.contains_key(name)),
+            Action::ProcessRun => policy.exec.as_ref().is_some_and(|exec| exec.programs.contains(name)),
             Action::CodeRun | Action::ModelGenerate => true,
         })
     };

@@ -5,7 +5,9 @@
 
 mod budget;
 pub(super) mod code;
+mod exec;
 mod folder;
+mod jobs;
 mod model;
 mod parties;
 mod profile;
@@ -51,6 +53,8 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
     let peers = root.table("peers", "[peers]").map(|fields| parties::peers(&fields)).unwrap_or_default();
     let budgets = budget::read(root);
     let models = model::read(root);
+    let jobs = root.table("jobs", "[jobs]").map(|fields| jobs::read(&fields));
+    let exec = root.table("exec", "[exec]").map(|fields| exec::read(&fields));
     let approvals = read_approvals(root);
     let memory = root.table("memory", "[memory]").map(|fields| read_memory(&fields));
     let (protected, protected_answers) =
@@ -68,6 +72,8 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
         code: code.map_or(Some(None), |read| read.map(Some))?,
         models,
         registries,
+        jobs: jobs.map_or(Some(None), |read| read.map(Some))?,
+        exec: exec.map_or(Some(None), |read| read.map(Some))?,
         peers,
         budgets,
         approvals,

@@ -58,7 +58,7 @@ fn read_price(fields: &Fields<'_, '_>) -> Option<Price> {
 }
 
 /// True for a day as `2026-11-01`.
-fn is_day(text: &str) -> bool {
+pub(super) fn is_day(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let number = |part: &str, digits: usize, range: std::ops::RangeInclusive<u32>| {
         part.len() == digits

@@ -15,11 +15,12 @@ pub(super) fn registries(root: &Fields<'_, '_>) -> BTreeMap<String, Registry> {
         let name = fields.need_name("name");
         let answers = fields.threats("answers");
         let pins = read_pins(&fields);
+        let writable = fields.names("writable").into_iter().map(|name| name.value).collect();
         fields.end();
         if let Some(name) = name {
             unique.check(&fields, name.value.as_str(), name.line);
             let name = name.value.as_str().to_owned();
-            registries.insert(name.clone(), Registry { name, pins, answers });
+            registries.insert(name.clone(), Registry { name, pins, writable, answers });
         }
     }
     registries
@@ -38,6 +39,7 @@ fn read_pins(registry: &Fields<'_, '_>) -> Vec<Pin> {
             }
             digest
         });
+        let code = fields.flag("code").unwrap_or(false);
         fields.end();
         if let (Some(name), Some(revision)) = (name, revision) {
             if is_moving(revision.value.as_str()) {
@@ -46,7 +48,7 @@ fn read_pins(registry: &Fields<'_, '_>) -> Vec<Pin> {
             }
             unique.check(&fields, &format!("{}@{}", name.value, revision.value), name.line);
             let (name, revision) = (name.value.as_str().to_owned(), revision.value.as_str().to_owned());
-            pins.push(Pin { name, revision, digest: digest.flatten() });
+            pins.push(Pin { name, revision, digest: digest.flatten(), code });
         }
     }
     pins

@@ -11,13 +11,16 @@ use super::{REASON_BYTES, Unique, check_known, when};
 use crate::model::{Action, Effect, Limits};
 
 /// Words of [`Action`].
-const ACTIONS: [(&str, Action); 6] = [
+const ACTIONS: [(&str, Action); 9] = [
     (Action::ToolCall.word(), Action::ToolCall),
     (Action::CodeRun.word(), Action::CodeRun),
     (Action::CodeImport.word(), Action::CodeImport),
     (Action::AgentInvoke.word(), Action::AgentInvoke),
     (Action::ModelGenerate.word(), Action::ModelGenerate),
     (Action::PackageFetch.word(), Action::PackageFetch),
+    (Action::PackagePublish.word(), Action::PackagePublish),
+    (Action::JobLaunch.word(), Action::JobLaunch),
+    (Action::ProcessRun.word(), Action::ProcessRun),
 ];
 
 /// Words of [`Effect`].

@@ -196,6 +196,22 @@ impl<'s, 't> Fields<'s, 't> {
         texts
     }
 
+    /// An array of arrays of strings, each with its line; empty when absent.
+    pub(in crate::policy) fn text_lists(&self, key: &str) -> Vec<(usize, Vec<String>)> {
+        let mut lists = Vec::new();
+        for item in self.items(key) {
+            let words = match item.get_ref() {
+                DeValue::Array(words) => words.iter().map(|word| word.get_ref().as_str().map(str::to_owned)).collect(),
+                _ => None,
+            };
+            match words {
+                Some(words) => lists.push((self.at(item), words)),
+                None => self.wrong(key, item, "an array of arrays of strings"),
+            }
+        }
+        lists
+    }
+
     /// An array of names, each once; empty when absent.
     pub(in crate::policy) fn names(&self, key: &str) -> Vec<At<String>> {
         let mut names: Vec<At<String>> = Vec::new();

@@ -51,7 +51,7 @@ pub const FACTOR_SIGNALS: [Signal; 10] = [
 ];
 
 /// How far a call reaches: none for a read, partial for changes on this machine, for sandboxed code
-/// and pinned packages, full for commands, other machines, money, and tools of unknown effect.
+/// and pinned packages, full for commands and programs, other machines, money, and tools of unknown effect.
 /// `None` where reach is not the question (imports, model calls).
 #[must_use]
 pub const fn grade(action: Action, effect: Option<EffectClass>) -> Option<Level> {
@@ -60,7 +60,8 @@ pub const fn grade(action: Action, effect: Option<EffectClass>) -> Option<Level>
         (Action::CodeRun | Action::PackageFetch, _) | (Action::AgentInvoke, None) => Some(Level::PARTIAL),
         (Action::ToolCall | Action::AgentInvoke, Some(EffectClass::Read)) => Some(Level::NONE),
         (Action::ToolCall | Action::AgentInvoke, Some(EffectClass::Write)) => Some(Level::PARTIAL),
-        (Action::ToolCall | Action::AgentInvoke, _) => Some(Level::FULL),
+        (Action::ToolCall | Action::AgentInvoke, _)
+        | (Action::PackagePublish | Action::JobLaunch | Action::ProcessRun, _) => Some(Level::FULL),
     }
 }
 

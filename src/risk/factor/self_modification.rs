@@ -33,5 +33,6 @@ const fn level(facts: &SessionFacts) -> Option<Level> {
 
 const fn attempt(evidence: &Evidence) -> bool {
     let command = matches!((evidence.action, evidence.effect), (Action::ToolCall, Some(EffectClass::Exec) | None));
-    command || evidence.protected_path || matches!(evidence.action, Action::CodeRun | Action::PackageFetch)
+    let runs = matches!(evidence.action, Action::CodeRun | Action::PackageFetch | Action::ProcessRun);
+    command || evidence.protected_path || runs
 }

@@ -137,7 +137,9 @@ pub(super) const fn resource_type(action: Action) -> &'static str {
         Action::CodeImport => "module",
         Action::AgentInvoke => "agent",
         Action::ModelGenerate => "model",
-        Action::PackageFetch => "package",
+        Action::PackageFetch | Action::PackagePublish => "package",
+        Action::JobLaunch => "flavor",
+        Action::ProcessRun => "program",
     }
 }
 

@@ -113,8 +113,8 @@ enum Reported {
 /// `POST /v1/decide`
 pub(super) async fn decide(State(app): State<Arc<App>>, Strict(body): Strict<Decide>) -> Result<Json<Value>, Refusal> {
     app.check_open()?;
-    if body.action == Action::CodeRun {
-        return Err(Refusal::malformed("generated code runs in the sandbox only: use POST /v1/sessions/{s}/execute"));
+    if let Some(where_to) = elsewhere(body.action) {
+        return Err(Refusal::malformed(where_to));
     }
     tagged::check_all(&body.args).map_err(|fault| Refusal::malformed(format!("args: {fault}")))?;
     let subject = app.sessions.subject(&app, &body.session)?;
@@ -128,6 +128,19 @@ pub(super) async fn decide(State(app): State<Arc<App>>, Strict(body): Strict<Dec
     let answer = receiver.await.map_err(|_| Refusal::internal());
     asked.call = None;
     answer.map(Json)
+}
+
+/// Where a call is made that no host may run itself: what it uses is what the gate finds, not what somebody reports.
+pub(super) const fn elsewhere(action: Action) -> Option<&'static str> {
+    match action {
+        Action::CodeRun => Some("generated code runs in the sandbox only: use POST /v1/sessions/{s}/execute"),
+        Action::JobLaunch => Some("jobs are started through the gate's proxy of their provider only"),
+        Action::PackagePublish => Some("registries are changed through the gate's proxy of them only"),
+        Action::ProcessRun => Some("programs of this machine run under `weir exec` only"),
+        Action::ToolCall | Action::CodeImport | Action::AgentInvoke | Action::ModelGenerate | Action::PackageFetch => {
+            None
+        }
+    }
 }
 
 /// A decision that a client waits for; when the client goes, a question to a person is taken back.

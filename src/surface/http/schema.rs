@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::authzen::resource_type;
+use super::decide::elsewhere;
 use crate::model::{Action, KINDS, Limits, REASONS, ReasonCode, Tier};
 
 /// Every schema by name.
@@ -204,7 +205,7 @@ fn execution() -> Value {
 
 fn hosted() -> Value {
     let actions: Vec<&str> =
-        Action::ALL.iter().filter(|action| **action != Action::CodeRun).map(|action| action.word()).collect();
+        Action::ALL.iter().filter(|action| elsewhere(**action).is_none()).map(|action| action.word()).collect();
     let digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
     let id = "0123456789abcdef0123456789abcdef";
     json!({

@@ -12,6 +12,7 @@ mod parse;
 mod parties;
 mod profile;
 mod profile_toml;
+mod program;
 mod protected;
 mod reader;
 mod types;
@@ -25,6 +26,7 @@ pub use import::{default_threat, import};
 pub use parse::parse;
 pub use parties::{Peers, Pin, Registry};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
+pub use program::Program;
 pub use types::{
     Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Price,
     Provenance, Rule, Scope, Tool,

@@ -11,9 +11,8 @@ use super::word::{Part, Word};
 
 /// Folders that the environment names and the agent cannot.
 const FOLDERS: &[&str] = &["HOME", "PWD", "TMPDIR"];
-/// Variables whose values are numbers or single names.
-const PLAIN: &[&str] =
-    &["RANDOM", "LINENO", "SECONDS", "UID", "EUID", "PPID", "BASHPID", "USER", "LOGNAME", "HOSTNAME"];
+/// Variables whose values are numbers.
+const PLAIN: &[&str] = &["RANDOM", "LINENO", "SECONDS", "UID", "EUID", "PPID", "BASHPID"];
 
 /// A word on its way.
 #[derive(Default)]
@@ -110,7 +109,7 @@ impl Walk {
             }
             WordPiece::ArithmeticExpression(expr) => {
                 arithmetic(&expr.value)?;
-                draft.word.push(Part::Any);
+                draft.word.push(Part::Number);
             }
         }
         Ok(())
@@ -235,9 +234,9 @@ fn parameter(expr: &ParameterExpr) -> Result<Option<Part>, Unparsed> {
         arithmetic(index)?;
     }
     Ok(match (expr, of) {
-        (E::ParameterLength { .. }, _) => Some(Part::Any),
+        (E::ParameterLength { .. }, _) => Some(Part::Number),
         (E::Parameter { .. }, Parameter::Named(name)) if FOLDERS.contains(&name.as_str()) => Some(Part::Folder),
-        (E::Parameter { .. }, Parameter::Named(name)) if PLAIN.contains(&name.as_str()) => Some(Part::Any),
+        (E::Parameter { .. }, Parameter::Named(name)) if PLAIN.contains(&name.as_str()) => Some(Part::Number),
         (
             E::Parameter { .. },
             Parameter::Special(
@@ -246,7 +245,7 @@ fn parameter(expr: &ParameterExpr) -> Result<Option<Part>, Unparsed> {
                 | SpecialParameter::LastBackgroundProcessId
                 | SpecialParameter::PositionalParameterCount,
             ),
-        ) => Some(Part::Any),
+        ) => Some(Part::Number),
         _ => None,
     })
 }

@@ -189,7 +189,7 @@ impl Walk {
     }
 
     fn inner(&mut self, name: &str, rest: &[Word]) -> Result<(), Unparsed> {
-        let Some((text, rest)) = rest.split_first() else { return Ok(()) };
+        let Some((text, rest)) = rest.split_first() else { return self.program(name, rest, EffectClass::Exec) };
         let Some(text) = text.literal() else {
             return Err(Unparsed::new(format!("`{name} -c` {}", "runs text that is put together at run time")));
         };

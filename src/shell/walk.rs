@@ -229,8 +229,9 @@ impl Walk {
             R::File(_, K::DuplicateInput | K::DuplicateOutput, T::Duplicate(word) | T::Filename(word)) => {
                 let word = self.word(word)?;
                 match word.literal() {
-                    Some(text) if text.trim_end_matches('-').bytes().all(|b| b.is_ascii_digit()) => Ok(()),
-                    _ => self.file(word, true),
+                    Some("-") => Ok(()),
+                    Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
+                    _ => Err(Unparsed::new("shells read `>&` before a word differently; write `> file 2>&1`")),
                 }
             }
             R::File(_, kind, T::Filename(word) | T::Duplicate(word)) => {

@@ -7,8 +7,10 @@ pub enum Part {
     Text(String),
     /// One character, whichever, but no slash: `?` and `[…]` of a pattern.
     One,
-    /// Any characters but slashes: `*` of a pattern, and numbers that only the shell knows.
+    /// Any characters but slashes: `*` of a pattern.
     Any,
+    /// Digits that only the shell knows.
+    Number,
     /// A folder that the agent does not choose: `~`, `$HOME`, `$PWD`.
     Folder,
     /// Whatever comes out at run time, in quotes: one word at most.
@@ -97,6 +99,7 @@ impl Word {
             Part::Text(text) => text.clone(),
             Part::One => "?".to_owned(),
             Part::Any => "*".to_owned(),
+            Part::Number => "0".to_owned(),
             Part::Folder => "~".to_owned(),
             Part::Unknown | Part::Words => "…".to_owned(),
         };

@@ -22,7 +22,7 @@ pub use answers::answered_by_gate;
 pub use check::{LayerCoverage, Remark, Severity, ThreatCoverage, check, coverage};
 pub use compute::{Exec, Flavor, Jobs};
 pub use derive::{FINAL_ANSWER, Options, derive};
-pub use import::{default_threat, import};
+pub use import::{Envelope, Narrowed, default_threat, envelope, import, narrow};
 pub use parse::parse;
 pub use parties::{Peers, Pin, Registry};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};

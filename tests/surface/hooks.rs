@@ -39,6 +39,7 @@ fn ready(setup: &mut Setup) {
     setup.policy = weir::policy::parse(include_bytes!("hooks.toml"), "hooks.toml").unwrap_or_else(|f| panic!("{f}"));
     setup.policy.approvals.timeout = Millis(60_000);
     setup.config.desk = Desk::keeping(Box::new(Shared::default()));
+    setup.config.grace = Duration::from_millis(50);
 }
 
 fn rig() -> Rig {

@@ -10,6 +10,8 @@ mod compose;
 mod demo;
 mod explain;
 mod guest;
+mod hook;
+mod install;
 mod policy;
 mod profile;
 mod replay;
@@ -60,6 +62,10 @@ enum Command {
     Budget(budget::Args),
     /// Show, copy, roll back or remove sessions that are kept.
     Session(session::Args),
+    /// Make Claude Code or Codex ask the gate before every tool.
+    Install(install::Args),
+    /// Carry one event of a coding agent's hook to a gate; the client runs this.
+    Hook(hook::Args),
     /// Build the Python guest ahead of time, or list what is cached.
     Guest(guest::Args),
     /// Run guests behind the second wall; started by the gate alone.
@@ -85,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Score(args) => score::run(args),
         Command::Budget(args) => budget::run(args),
         Command::Session(args) => session::run(args),
+        Command::Install(args) => install::run(args),
+        Command::Hook(args) => hook::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Worker => return crate::sandbox::worker_main(),
     };

@@ -414,7 +414,17 @@ def codex_control(bench):
     assert bench.mark.exists(), "the control did not run, so the rows say nothing: " + text[-400:]
 
 
-CODEX_CHECKS = [codex_control]
+def codex_allowed(bench):
+    """What the policy allows runs, and its outcome is on record."""
+    bench.install("codex", "--managed")
+    bench.start()
+    text = bench.codex([(SHELL, {"cmd": "ls"})], FREE)
+    receipts = bench.ask("GET", "/v1/receipts")["receipts"]
+    statuses = [(receipt["execution"] or {}).get("status") for receipt in receipts]
+    assert statuses == ["done"], (receipts, text[-600:])
+
+
+CODEX_CHECKS = [codex_control, codex_allowed]
 
 
 def etc():

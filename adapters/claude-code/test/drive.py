@@ -350,7 +350,16 @@ def claude_unheard(bench):
     assert not Path(f"{bench.mark}2").exists(), "the client was told to stop"
 
 
-CLAUDE_CHECKS = [claude_control, claude_allowed, claude_denied_goes_on, claude_deferred, claude_unheard]
+def claude_users_settings_do_not_hold(bench):
+    """Why managed settings: a project switches the user's hooks off."""
+    user(bench)
+    disable(bench)
+    bench.start()
+    bench.claude(touch(bench), *OPEN)
+    assert bench.mark.exists(), "it did not run: the docs say that it does"
+
+
+CLAUDE_CHECKS = [claude_control, claude_users_settings_do_not_hold, claude_allowed, claude_denied_goes_on, claude_deferred, claude_unheard]
 
 
 # Rows of Codex.

@@ -96,7 +96,9 @@ fn approve(rig: &Rig) {
 fn a_tool_is_decided_before_and_completed_after() {
     let rig = rig();
     assert_eq!(before(&rig, "s1", "t1", "Bash", ls()).0, "allow");
-    assert!(rig.get("/metrics").text().contains("weir_open_calls 1"));
+    let metrics = rig.get("/metrics").text();
+    assert!(metrics.contains("weir_open_calls 1"), "{metrics}");
+    assert!(metrics.contains("weir_budget_pending{tier=\"session\",kind=\"tool_calls\"} 1"), "{metrics}");
     assert_eq!(after(&rig, "s1", "t1", "Bash", ls()), json!({}));
     let receipts = receipts(&rig, "s1");
     assert_eq!(receipts.len(), 1);

@@ -100,6 +100,15 @@ impl Hooks {
         Ok(conversation.run.clone())
     }
 
+    /// Open conversations, each with its run.
+    pub(super) fn conversations(&self) -> Vec<(Name, Name)> {
+        lock(&self.0)
+            .conversations
+            .iter()
+            .map(|(session, conversation)| (session.clone(), conversation.run.clone()))
+            .collect()
+    }
+
     fn end(&self, session: &Name) {
         lock(&self.0).conversations.remove(session);
     }

@@ -230,7 +230,8 @@ fn budgets(registry: &mut Registry, app: &App) {
 /// The accounts that can be drawn on now.
 fn open_accounts(app: &App) -> HashSet<AccountId> {
     let subjects = app.sessions.ids().into_iter().filter_map(|id| app.sessions.peek(app, &id));
-    let mut open: HashSet<AccountId> = subjects.flat_map(|subject| AccountId::path(&subject)).collect();
+    let told = app.hooks.conversations().into_iter().map(|(session, run)| app.subject(session, run, Vec::new()));
+    let mut open: HashSet<AccountId> = subjects.chain(told).flat_map(|subject| AccountId::path(&subject)).collect();
     // The organisation and the agent are there without a session, too.
     let own = AccountId::path(&app.subject(app.config.agent.clone(), app.config.agent.clone(), Vec::new()));
     open.extend(own.into_iter().filter(|account| account.tier() < Tier::Session));

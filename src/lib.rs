@@ -3,7 +3,7 @@
 //! Every call travels one line: decide, reserve, record the intent, execute, settle, record the
 //! outcome, score. The core (`model` to `pep`) is plain data and total functions: it has no clock,
 //! no file, no socket and no thread of its own, and compiles with `--no-default-features`.
-//! The edges (`journal`, `sandbox`, `shared`, `surface`, `cli`) are plugged in behind the ports of `pep`.
+//! The edges (`journal`, `sandbox`, `shared`, `surface`, `egress`, `cli`) are plugged in behind the ports of `pep`.
 
 #![deny(unsafe_code, missing_docs)]
 #![deny(clippy::allow_attributes_without_reason, clippy::dbg_macro, clippy::todo, clippy::unimplemented)]
@@ -23,6 +23,8 @@ pub mod pip;
 
 pub mod pep;
 
+#[cfg(feature = "egress")]
+pub mod egress;
 pub mod journal;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

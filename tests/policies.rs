@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use weir::model::{Amounts, Checkpoint, Kind, Millis, Quota, Record, Scratch, Window};
-use weir::policy::{Faults, Policy, Price, Remark, Severity, check, parse};
+use weir::policy::{CacheWrite, Faults, Policy, Price, Remark, Severity, check, parse};
 
 const HEAD: &str = "[policy]\nid = \"p\"\n";
 
@@ -392,6 +392,9 @@ fn money_is_counted_in_integers_and_a_started_unit_counts() {
     let price = |tokens_in, tokens_cached, tokens_out| Price {
         tokens_in,
         tokens_cached,
+        tokens_cache_write: tokens_in,
+        tokens_cache_write_1h: tokens_in,
+        long: None,
         tokens_out,
         source: "s".into(),
         as_of: "2026-11-01".into(),
@@ -409,6 +412,52 @@ fn money_is_counted_in_integers_and_a_started_unit_counts() {
     assert_eq!(usual.of(&tokens(10, 99, 0)), 13);
     assert_eq!(usual.at_most(100), 1_000);
     assert_eq!(price(u64::MAX, 0, u64::MAX).of(&tokens(u64::MAX, 0, u64::MAX)), u64::MAX);
+}
+
+#[test]
+fn writing_to_a_cache_has_a_price_and_is_never_cheaper_than_what_is_known() {
+    let read = |lines: &str| {
+        let text = format!(
+            "{HEAD}[[model]]\nname = \"m\"\n[model.price]\ntokens_in = 5_000_000\ntokens_out = 25_000_000\n{lines}\n\
+             {}",
+            if lines.contains("source") { "" } else { "source = \"price list\"\nas_of = \"2026-11-01\"\n" }
+        );
+        let price = read(&text).models["m"].price.clone().unwrap();
+        (price.tokens_cache_write, price.tokens_cache_write_1h, price)
+    };
+    let both = "tokens_cached = 500_000\ntokens_cache_write = 6_250_000\ntokens_cache_write_1h = 10_000_000";
+    let (short, long, price) = read(both);
+    assert_eq!((short, long), (6_250_000, 10_000_000));
+    let (short, long, _) = read("tokens_cache_write_1h = 10_000_000");
+    assert_eq!((short, long), (10_000_000, 10_000_000));
+    let (short, long, _) = read("tokens_cache_write = 6_250_000");
+    assert_eq!((short, long), (6_250_000, 25_000_000));
+    let (short, long, _) = read("");
+    assert_eq!((short, long), (25_000_000, 25_000_000));
+    let used = |read, cached, short, long, written| {
+        let used = Amounts::ZERO.with(Kind::TokensIn, read).with(Kind::TokensCached, cached);
+        let used = used.with(Kind::TokensCacheWrite, short).with(Kind::TokensCacheWriteLong, long);
+        price.of(&used.with(Kind::TokensOut, written))
+    };
+    // 100 at five, 3,000 at a half, 2,000 at six and a quarter, 50 at twenty-five.
+    assert_eq!(used(5_100, 3_000, 2_000, 0, 50), 15_750);
+    assert_eq!(used(2_000, 0, 1_000, 1_000, 0), 16_250);
+    // More than was read is a wrong report: its dearest part counts.
+    assert_eq!(used(100, 100, 100, 100, 0), 1_000);
+    // A request that reads more than so much costs more from its first token on.
+    let (_, _, steep) = read(&format!(
+        "{both}\nsource = \"price list\"\nas_of = \"2026-11-01\"\n[model.price.long]\nabove = 200_000\ntokens_in = 10_000_000\n\
+         tokens_cached = 1_000_000\ntokens_out = 37_500_000"
+    ));
+    let of = |read| steep.of(&Amounts::ZERO.with(Kind::TokensIn, read).with(Kind::TokensOut, 100));
+    assert_eq!((of(200_000), of(200_001)), (1_002_500, 2_000_010 + 3_750));
+    let held = |read| steep.apart_at_most(read, 100, CacheWrite::None);
+    assert_eq!((held(200_000), held(200_001)), (1_002_500, 2_003_760));
+    assert_eq!((steep.at_most(200_000), steep.at_most(200_001)), (5_000_000, 7_500_038));
+    assert_eq!((steep.written_at_most(200_000), steep.written_at_most(200_001)), (25_000_000, 37_500_000));
+    let at_most = |write| price.apart_at_most(1_000, 100, write);
+    let held = [CacheWrite::None, CacheWrite::Short, CacheWrite::Long].map(at_most);
+    assert_eq!(held, [7_500, 8_750, 12_500]);
 }
 
 #[test]

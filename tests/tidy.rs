@@ -22,9 +22,14 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("sandbox", &["model", "pep"]),
     ("shared", &["model", "ledger", "pep"]),
     ("surface", &["model", "pep"]),
+    // A reverse proxy normalises by what a policy says of models and registries; it never decides by it.
+    ("egress", &["model", "policy", "pep"]),
     (
         "cli",
-        &["model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "shared", "surface"],
+        &[
+            "model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "shared",
+            "surface", "egress",
+        ],
     ),
 ];
 

@@ -21,6 +21,13 @@ use place::Place;
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    at: At,
+}
+
+/// Where the budgets are: at a running gate, or in a store that no gate uses.
+#[derive(clap::Args)]
+pub(super) struct At {
     /// A running gate: `unix:PATH` or `http://127.0.0.1:PORT`.
     #[arg(long, value_name = "URL", global = true, requires = "token_file")]
     url: Option<String>,
@@ -77,16 +84,7 @@ enum Command {
         account: String,
     },
     /// Say yes to what waits for a person; without an id, list it.
-    Approve {
-        /// The question's id, or as much of its beginning as no other has.
-        id: Option<String>,
-        /// At a budget's cap, add this much instead of what the question names.
-        #[arg(long, value_name = "AMOUNT", requires = "id")]
-        add: Option<u64>,
-        /// Say no.
-        #[arg(long, requires = "id", conflicts_with = "add")]
-        refuse: bool,
-    },
+    Approve(Approve),
     /// Say what a call with an unknown outcome really used, once; without an id, list such calls.
     Reconcile {
         /// The call's id.
@@ -97,12 +95,33 @@ enum Command {
     },
 }
 
+/// A person's answer.
+#[derive(clap::Args)]
+pub(super) struct Approve {
+    /// The question's id, or as much of its beginning as no other has.
+    id: Option<String>,
+    /// At a budget's cap, add this much instead of what the question names.
+    #[arg(long, value_name = "AMOUNT", requires = "id")]
+    add: Option<u64>,
+    /// Say no.
+    #[arg(long, requires = "id", conflicts_with = "add")]
+    refuse: bool,
+}
+
+/// `weir approve`: the same as `weir budget approve`.
+///
+/// # Errors
+/// As for [`run`].
+pub(super) fn approve(approve: Approve, at: At) -> Result<u8, String> {
+    run(Args { command: Command::Approve(approve), at })
+}
+
 /// Runs the command; the exit code.
 ///
 /// # Errors
 /// What went wrong and what to do about it, for standard error.
 pub(super) fn run(args: Args) -> Result<u8, String> {
-    let Args { command, url, token_file, store, policy, json } = args;
+    let Args { command, at: At { url, token_file, store, policy, json } } = args;
     let place = match (&url, &token_file) {
         (Some(url), Some(file)) => Place::gate(url, file)?,
         _ => Place::store(compose::home(store)?, policy.as_deref())?,
@@ -144,12 +163,12 @@ fn execute(place: &Place, command: Command) -> Result<(Value, String), String> {
         Command::Freeze { account } => on(place, "freeze", &account, "is frozen: nothing new runs there"),
         Command::Thaw { account } => on(place, "thaw", &account, "goes on"),
         Command::Revoke { account } => on(place, "revoke", &account, "is revoked for good"),
-        Command::Approve { id: None, .. } => {
+        Command::Approve(Approve { id: None, .. }) => {
             let waiting = place.approvals()?;
             let text = show::questions(&waiting);
             Ok((json!({"approvals": waiting}), text))
         }
-        Command::Approve { id: Some(id), add, refuse } => {
+        Command::Approve(Approve { id: Some(id), add, refuse }) => {
             let card = find(place.approvals()?, &id)?;
             let answer = place.answer(&card["id"], !refuse, add)?;
             Ok((answer, show::answered(&card, !refuse, add)))

@@ -42,6 +42,14 @@ impl Gate {
         Ok(Self { at, token })
     }
 
+    /// Where a browser finds it, when it listens on TCP.
+    pub(super) fn web(&self) -> Option<String> {
+        match &self.at {
+            Address::Unix(_) => None,
+            Address::Tcp(at) => Some(format!("http://{at}")),
+        }
+    }
+
     /// Sends one request; the answer's JSON.
     pub(super) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

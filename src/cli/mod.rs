@@ -3,6 +3,7 @@
 //! This is the composition root, the only place that names concrete edges. Exit codes: 0 done,
 //! 1 the program or the check failed, 2 usage or policy, 3 denied, 4 budget or limit.
 
+mod approve;
 mod audit;
 mod budget;
 mod client;
@@ -60,6 +61,8 @@ enum Command {
     Score(score::Args),
     /// Show budgets; raise, freeze, thaw, revoke, approve, reconcile.
     Budget(budget::Args),
+    /// Answer what waits for a person: yes, or no.
+    Approve(approve::Args),
     /// Show, copy, roll back or remove sessions that are kept.
     Session(session::Args),
     /// Make Claude Code or Codex ask the gate before every tool.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Score(args) => score::run(args),
         Command::Budget(args) => budget::run(args),
+        Command::Approve(args) => approve::run(args),
         Command::Session(args) => session::run(args),
         Command::Install(args) => install::run(args),
         Command::Hook(args) => hook::run(args),

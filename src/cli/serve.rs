@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{compose, shared};
+use crate::egress::{self, Bounds, Proxy, upstreams};
 use crate::journal::Questions;
 use crate::pep::port::{Approver, Nobody};
 use crate::surface::{self, Desk, Secret, Shutdown, Sidecar};
@@ -40,6 +41,9 @@ pub(super) struct Args {
     /// Agent in accounts and receipts: whoever holds the token.
     #[arg(long, default_value = "local")]
     agent: String,
+    /// File of model providers and Hubs to stand in front of, each with a loopback port of its own: docs/llm.md, docs/hub.md.
+    #[arg(long, value_name = "FILE")]
+    upstreams: Option<PathBuf>,
     #[command(flatten)]
     shared: shared::Place,
 }
@@ -58,6 +62,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     config.project = args.project.as_deref().map(|project| compose::name("project", project)).transpose()?;
     config.unix = args.socket;
     config.tcp = args.tcp;
+    let proxy = args.upstreams.as_deref().map(|file| stand_in(file, &config)).transpose()?;
     let approver: Box<dyn Approver> =
         if config.operator_token.is_some() { Box::new(config.desk.clone()) } else { Box::new(Nobody) };
     // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
@@ -71,10 +76,29 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     for address in unix.into_iter().chain(tcp) {
         anstream::eprintln!("weir: listening on {address}");
     }
+    for (name, address) in proxy.iter().flat_map(Proxy::addresses) {
+        anstream::eprintln!("weir: {name} at http://{address}");
+    }
+    let proxies = proxy.map(|proxy| proxy.start(gate.clone())).transpose().map_err(|fault| fault.to_string())?;
     sidecar.serve(gate, Arc::new(sandbox), Shutdown::on_signals()).map_err(|fault| fault.to_string())?;
+    // What was forwarded is settled before anything is given back.
+    drop(proxies);
     // What was drawn and not used goes back before the process ends.
     drop(keeper);
     Ok(0)
+}
+
+/// The proxies of the upstreams in `file`, bound, for the agent of `config`.
+fn stand_in(file: &Path, config: &surface::Config) -> Result<Proxy, String> {
+    let listed = upstreams(file).map_err(|faults| faults.to_string())?;
+    let config = egress::Config {
+        org: config.org.clone(),
+        project: config.project.clone(),
+        agent: config.agent.clone(),
+        token: config.token.clone(),
+        bounds: Bounds::default(),
+    };
+    Proxy::bind(config, listed).map_err(|fault| fault.to_string())
 }
 
 /// The token in `path`; a fresh one is written there, for the owner alone, when there is no file.

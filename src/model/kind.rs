@@ -43,6 +43,11 @@ pub enum Kind {
     Jobs,
     /// Milliseconds of processor time of programs of this machine.
     CpuMs,
+    /// Model tokens read that were written to a cache for a short time.
+    TokensCacheWrite,
+    /// Model tokens read that were written to a cache for a long time (an hour).
+    #[serde(rename = "tokens_cache_write_1h")]
+    TokensCacheWriteLong,
 }
 
 /// How amounts of a kind combine.
@@ -108,7 +113,7 @@ macro_rules! row {
 }
 
 /// Every budget kind, in the order of [`Kind`].
-pub const KINDS: [KindRow; 17] = [
+pub const KINDS: [KindRow; 19] = [
     row!(Calls, "calls", "calls", Flow, Spent, Clamped, "gated calls of any action"),
     row!(ToolCalls, "tool_calls", "calls", Flow, Spent, Clamped, "tool calls, nested ones included"),
     row!(
@@ -150,6 +155,24 @@ pub const KINDS: [KindRow; 17] = [
         "programs, and calls whose cost says so, that run at the same time"
     ),
     row!(CpuMs, "cpu_ms", "CPU-ms", Flow, Released, Posted, "processor time of programs of this machine (`weir exec`)"),
+    row!(
+        TokensCacheWrite,
+        "tokens_cache_write",
+        "tokens",
+        Flow,
+        Spent,
+        Posted,
+        "model tokens read and written to a cache for five minutes"
+    ),
+    row!(
+        TokensCacheWriteLong,
+        "tokens_cache_write_1h",
+        "tokens",
+        Flow,
+        Spent,
+        Posted,
+        "model tokens read and written to a cache for an hour"
+    ),
 ];
 
 impl Kind {

@@ -5,6 +5,7 @@
 
 mod amount;
 mod call;
+mod canonical;
 mod decision;
 mod digest;
 mod evidence;
@@ -17,6 +18,7 @@ mod name;
 mod outcome;
 mod pot;
 mod reason;
+mod secret;
 mod threat;
 mod tier;
 mod time;
@@ -39,6 +41,7 @@ pub use name::{Name, NameFault};
 pub use outcome::{GuestError, Outcome, OutputFile, Status};
 pub use pot::Pot;
 pub use reason::{Fault, REASONS, Reason, ReasonCode, ReasonRow, Retry};
+pub use secret::{Secret, SecretFault};
 pub use threat::{Layer, THREATS, ThreatId, ThreatRow};
 pub use tier::Tier;
 pub use time::{Millis, Timestamp};

@@ -5,6 +5,7 @@
 
 use super::command::{Seen, seen};
 use super::compile::strictest;
+use super::tokens::{TokenBound, token_bound};
 use super::{Compiled, Facts, cedar, compute, structure};
 use crate::model::{
     Action, Amounts, Call, CodeGrant, Decision, Effect, Kind, Obligation, Reason, ReasonCode, memory_ms,
@@ -123,14 +124,13 @@ fn reserve(policy: &Compiled, call: &Call, grant: Option<&CodeGrant>) -> Amounts
         }
         Action::AgentInvoke => one.with(Kind::ToolCalls, 1),
         Action::ModelGenerate => {
-            let tokens = structure::token_bound(policy.policy(), call).unwrap_or(u64::MAX);
-            // A bound of all tokens bounds each sort of them; they are told apart where a budget does.
-            let sorts = [Kind::TokensIn, Kind::TokensOut, Kind::TokensCached].into_iter();
-            let limited = sorts.filter(|kind| structure::limits(policy.policy(), *kind));
-            let held = limited.fold(one.with(Kind::Tokens, tokens), |held, kind| held.with(kind, tokens));
+            let bound = token_bound(policy.policy(), call).unwrap_or(TokenBound::UNKNOWN);
+            // A bound of what is read bounds each sort of it; they are told apart where a budget does.
+            let limited = bound.sorts().into_iter().filter(|(kind, _)| structure::limits(policy.policy(), *kind));
+            let held = limited.fold(one.with(Kind::Tokens, bound.all), |held, (kind, most)| held.with(kind, most));
             let model = policy.policy().models.get(call.resource.name.as_str());
             match model.and_then(|model| model.price.as_ref()) {
-                Some(price) => held.with(Kind::MicroUsd, price.at_most(tokens)),
+                Some(price) => held.with(Kind::MicroUsd, bound.cost(price)),
                 None => held,
             }
         }

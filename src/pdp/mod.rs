@@ -16,6 +16,7 @@ mod facts;
 mod permit;
 mod reach;
 mod structure;
+mod tokens;
 #[cfg(test)]
 mod twin;
 

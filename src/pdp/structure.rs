@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Map, Value};
 
+use super::tokens::token_bound;
 use super::{argument, compute, within_bounds};
 use crate::model::{Action, Amounts, Call, Effect, EffectClass, Kind, Limits, Reason, ReasonCode};
 use crate::policy::Policy;
@@ -172,18 +173,11 @@ pub(super) fn limits(policy: &Policy, kind: Kind) -> bool {
     policy.budgets.iter().any(|budget| budget.kind == kind)
 }
 
-/// The most tokens that a generation can use: as the call says, or as the policy says of the model.
-pub(super) fn token_bound(policy: &Policy, call: &Call) -> Option<u64> {
-    match call.args.get("max_tokens") {
-        Some(stated) => stated.as_u64(),
-        None => policy.models.get(call.resource.name.as_str()).and_then(|model| model.max_tokens),
-    }
-}
-
 fn model(policy: &Policy, call: &Call) -> Option<Reason> {
     if token_bound(policy, call).is_none() {
         let detail = "the call names no upper bound of tokens, so its cost is unknown";
-        return Some(Reason::new(ReasonCode::BadArgument, detail).instead("max_tokens as an integer"));
+        let instead = "max_tokens as an integer, or max_input_tokens and max_output_tokens";
+        return Some(Reason::new(ReasonCode::BadArgument, detail).instead(instead));
     }
     let name = call.resource.name.as_str();
     let priced = policy.models.get(name).is_some_and(|model| model.price.is_some());
@@ -257,7 +251,11 @@ pub(super) fn instead(policy: &Policy, call: &Call) -> String {
         }
         Action::CodeImport => {
             let imports = policy.code.as_ref().map(|code| code.imports.as_slice()).unwrap_or_default();
-            list("modules", imports.iter().map(String::as_str).collect())
+            let packages = policy.code.iter().flat_map(|code| &code.packages).map(|package| package.name.as_str());
+            // What a package holds is known where it is prepared: its own modules are imported there without a call.
+            let packages = list("the modules of the packages", packages.collect());
+            let modules = list("modules", imports.iter().map(String::as_str).collect());
+            [modules, packages].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
         }
         Action::AgentInvoke => list("agents", policy.peers.names.iter().map(String::as_str).collect()),
         Action::PackageFetch => {

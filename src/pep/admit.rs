@@ -70,32 +70,32 @@ impl Gate {
                 Ok(mut locked) => self.attempt(&mut locked, call, consent),
                 Err(reason) => return Err(self.unrecorded(call, reason)),
             };
-            match attempt {
+            let refused = match attempt {
                 Attempt::Intended(intended) => return Ok(*intended),
-                Attempt::Refused(ruled) => {
-                    if consent.draws > 0 {
-                        self.give_back(&ruled.force, &call.subject, &ruled.decision.reserve);
-                    }
-                    return Err(self.refuse(call, &ruled, consent.text.as_deref()));
-                }
+                Attempt::Refused(ruled) => ruled,
                 Attempt::Draw(ruled, need) => match self.draw(&need) {
-                    Ok(left) => consent.drew(&need.pot, left),
-                    Err(reason) => {
-                        let ruled = ruled.but(Effect::Deny, reason);
-                        return Err(self.refuse(call, &ruled, consent.text.as_deref()));
+                    Ok(left) => {
+                        consent.drew(&need.pot, left);
+                        continue;
                     }
+                    Err(reason) => ruled.but(Effect::Deny, reason),
                 },
-                Attempt::Ask(mut ruled, about) => {
+                Attempt::Ask(ruled, about) => {
                     let budget = budget_of(&about);
                     match self.ask(call, &ruled, *about, &mut consent.asked) {
-                        Ok(by) => consent.give(budget, by),
-                        Err(reason) => {
-                            ruled.decision = Decision { effect: Effect::Deny, reason, ..ruled.decision };
-                            return Err(self.refuse(call, &ruled, consent.text.as_deref()));
+                        Ok(by) => {
+                            consent.give(budget, by);
+                            continue;
                         }
+                        Err(reason) => ruled.but(Effect::Deny, reason),
                     }
                 }
+            };
+            if consent.draws > 0 {
+                // Whatever ended it: what was drawn for this call is not used by it.
+                self.give_back(&refused.force, &call.subject, &refused.decision.reserve);
             }
+            return Err(self.refuse(call, &refused, consent.text.as_deref()));
         }
     }
 

@@ -224,6 +224,10 @@ fn used(work: &Reserved, outcome: &Outcome) -> Amounts {
     used
 }
 
+/// The sorts of tokens that are told apart.
+const SORTS: [Kind; 5] =
+    [Kind::TokensIn, Kind::TokensOut, Kind::TokensCached, Kind::TokensCacheWrite, Kind::TokensCacheWriteLong];
+
 /// What was reported, with what follows from it: memory times time, bytes of files, all tokens, and their
 /// price by the policy that admitted the call. What a host says that a generation cost does not count then.
 struct Told {
@@ -250,7 +254,12 @@ impl Told {
 
     fn knows(&self, kind: Kind) -> bool {
         match kind {
-            Kind::Tokens | Kind::TokensIn | Kind::TokensOut | Kind::TokensCached => self.apart,
+            Kind::Tokens
+            | Kind::TokensIn
+            | Kind::TokensOut
+            | Kind::TokensCached
+            | Kind::TokensCacheWrite
+            | Kind::TokensCacheWriteLong => self.apart,
             Kind::MicroUsd if !self.metered => self.apart && self.priced,
             _ => self.metered,
         }
@@ -279,7 +288,7 @@ impl Told {
         if !self.apart {
             // Each sort may have been all of them.
             let held = work.reservation.held();
-            for kind in [Kind::TokensIn, Kind::TokensOut, Kind::TokensCached] {
+            for kind in SORTS {
                 self.amounts.set(kind, tokens.min(held.of(kind)));
             }
         }

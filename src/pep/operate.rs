@@ -148,7 +148,8 @@ impl Gate {
     }
 
     /// Whether an account of `subject` was revoked. A closed gate counts as one that revoked everything.
-    pub(super) fn is_revoked(&self, subject: &Subject) -> bool {
+    #[must_use]
+    pub fn is_revoked(&self, subject: &Subject) -> bool {
         if self.revocations.load(Ordering::SeqCst) == 0 {
             return false;
         }

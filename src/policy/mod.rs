@@ -10,6 +10,7 @@ mod derive;
 mod import;
 mod parse;
 mod parties;
+mod price;
 mod profile;
 mod profile_toml;
 mod program;
@@ -25,9 +26,10 @@ pub use derive::{FINAL_ANSWER, Options, derive};
 pub use import::{Envelope, Narrowed, default_threat, envelope, import, narrow};
 pub use parse::parse;
 pub use parties::{Peers, Pin, Registry};
+pub use price::{CacheWrite, Long, Price};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
 pub use program::Program;
 pub use types::{
-    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Price,
-    Provenance, Rule, Scope, Tool,
+    Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Provenance,
+    Rule, Scope, Tool,
 };

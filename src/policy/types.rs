@@ -5,7 +5,11 @@ use std::fmt;
 
 use super::compute::{Exec, Jobs};
 use super::parties::{Peers, Registry};
+<<<<<<< HEAD
 use super::program::Program;
+=======
+use super::price::Price;
+>>>>>>> main
 use crate::model::{
     Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name,
     Package, Preopen, Randomness, Record, Scratch, ThreatId, Window,
@@ -129,47 +133,6 @@ pub struct Model {
     pub price: Option<Price>,
     /// Line of the `[[model]]` header.
     pub line: usize,
-}
-
-/// Prices of one model in micro-USD per million tokens, with where and when they were read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Price {
-    /// Tokens read, cached ones aside.
-    pub tokens_in: u64,
-    /// Tokens read from a cache.
-    pub tokens_cached: u64,
-    /// Tokens written.
-    pub tokens_out: u64,
-    /// Where the prices stand.
-    pub source: String,
-    /// The day on which they stood there, `2026-11-01`.
-    pub as_of: String,
-}
-
-impl Price {
-    /// What tokens cost, in micro-USD. A started micro-USD counts; an unthinkable amount is the largest.
-    #[must_use]
-    pub fn of(&self, tokens: &Amounts) -> u64 {
-        let read = tokens.of(Kind::TokensIn);
-        let cached = tokens.of(Kind::TokensCached).min(read);
-        let parts = [
-            (read - cached, self.tokens_in),
-            (cached, self.tokens_cached),
-            (tokens.of(Kind::TokensOut), self.tokens_out),
-        ];
-        let sum = parts
-            .iter()
-            .fold(0_u128, |sum, (tokens, price)| sum.saturating_add(u128::from(*tokens) * u128::from(*price)));
-        u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
-    }
-
-    /// The most that `tokens` can cost, read and written in whatever shares.
-    #[must_use]
-    pub fn at_most(&self, tokens: u64) -> u64 {
-        let dearest = self.tokens_in.max(self.tokens_cached).max(self.tokens_out);
-        let cost = (u128::from(tokens) * u128::from(dearest)).div_ceil(1_000_000);
-        u64::try_from(cost).unwrap_or(u64::MAX)
-    }
 }
 
 /// Constraint on one argument.

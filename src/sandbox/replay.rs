@@ -314,7 +314,7 @@ impl Inner for Silence {
         let reason = Reason::new(ReasonCode::SandboxFailed, "a replay calls nothing");
         let denial = Some(reason.denial(resource));
         let (obligations, reserve, policy) = (Vec::new(), Amounts::ZERO, Digest::ZERO);
-        let decision = Decision { effect: Effect::Deny, reason, obligations, reserve, grant: None, policy };
+        let decision = Decision { effect: Effect::Deny, reason, obligations, reserve, grant: None, exec: None, policy };
         Answer { call: Name::derived("0"), decision, outcome: None, receipt: None, denial }
     }
 

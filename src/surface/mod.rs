@@ -10,10 +10,10 @@ pub mod hook;
 mod http;
 mod secret;
 
+pub use crate::model::{Secret, SecretFault};
 pub use card::{Asked, Tranche};
 pub use desk::{Answered, Desk};
 pub use http::{Addresses, Config, ServeFault, Shutdown, Sidecar, Stop, openapi, serve};
-pub use secret::{Secret, SecretFault};
 
 /// Locks `mutex`; a thread that panicked while it held the lock does not make the data unusable,
 /// because every critical section of this module leaves it whole between statements.

@@ -259,6 +259,9 @@ fn priced() -> Policy {
     let price = Price {
         tokens_in: 2_000_000,
         tokens_cached: 1_000_000,
+        tokens_cache_write: 1_000_000,
+        tokens_cache_write_1h: 1_000_000,
+        long: None,
         tokens_out: 10_000_000,
         source: "the provider's price list".into(),
         as_of: "2026-11-01".into(),

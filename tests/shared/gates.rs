@@ -187,6 +187,20 @@ fn a_lease_needs_no_round_trip_and_goes_back_when_idle() {
 }
 
 #[test]
+fn what_was_drawn_for_a_call_goes_back_when_a_person_does_not_agree() {
+    let Some(server) = Server::start() else { return };
+    let office = server.prepared();
+    let mut policy = sharing(Kind::MicroUsd, 1_000, 0);
+    policy.budgets.push(budget("one", Scope::Agent, Kind::ToolCalls, 1, Effect::Ask));
+    let member = Member::start("g", server.address("gate"), policy, Store::default());
+    assert!(member.call("a", "buy", 60).is_ok());
+    // The money is drawn before the other budget is found to be at its cap, where nobody can be asked.
+    let no = member.call("b", "buy", 60).unwrap_err();
+    assert_eq!(no.decision.reason.code, ReasonCode::ApprovalUnavailable, "{no:?}");
+    assert_eq!(held(&office), 60, "with the answer, and not when the gate is idle");
+}
+
+#[test]
 fn one_that_has_no_database_denies_what_is_shared_and_nothing_else() {
     let store = Store::default();
     let compiled = Compiled::new(sharing(Kind::MicroUsd, 1_000, 0)).unwrap();

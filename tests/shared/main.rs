@@ -18,3 +18,8 @@ mod orders;
 mod server;
 #[cfg(feature = "shared")]
 mod sql;
+#[cfg(feature = "shared")]
+mod tls;
+
+#[cfg(feature = "cli")]
+mod process;

@@ -10,7 +10,7 @@ use weir::model::{Kind, ReasonCode};
 use weir::pdp::Compiled;
 use weir::pep::Gate;
 use weir::pep::port::{Journal, Nobody, Treasury as _};
-use weir::shared::Address;
+use weir::shared::{Address, Office, Terms};
 
 use super::gates::{Member, Wall, sharing};
 use super::server::{Proxy, Server, TERMS};
@@ -181,4 +181,20 @@ fn nothing_is_accepted_late_in_the_long_run() {
         assert_eq!(late, 0, "database, run {run}");
         office.order("thaw", "acme", "me").unwrap();
     }
+}
+
+#[test]
+fn an_order_does_not_wait_for_a_gate_that_has_left() {
+    let Some(server) = Server::start() else { return };
+    server.prepared();
+    let member = Member::start("g", server.address("gate"), sharing(Kind::ToolCalls, 10, 5), Store::default());
+    assert!(member.call("a", "look", 0).is_ok());
+    drop(member);
+    // Whoever had only fallen silent would be waited for as long as this.
+    let margin = Duration::from_secs(20);
+    let office = Office::open(server.address("boss"), &Terms { margin, ..TERMS }).unwrap();
+    let took = office.order("freeze", "acme", "me").unwrap();
+    assert!(took < margin, "{took:?}");
+    assert!(office.gates().unwrap().iter().all(|gate| gate.ends_in_ms < 0));
+    office.retire("g", "me").unwrap();
 }

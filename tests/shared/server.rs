@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use weir::shared::{Address, Office, Terms};
 
 /// Who runs the server where the test runs as root, which PostgreSQL refuses: `nobody` of every Unix.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 /// Short times, so that tests do not wait.
 pub const TERMS: Terms = Terms {
@@ -47,7 +47,7 @@ pub fn binaries() -> Option<PathBuf> {
     found.pop()
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 

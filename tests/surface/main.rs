@@ -9,6 +9,7 @@ mod hosting;
 mod installing;
 mod keeping;
 mod life;
+mod linked;
 mod reading;
 mod rig;
 mod running;

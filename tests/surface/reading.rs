@@ -83,6 +83,10 @@ fn the_interface_describes_every_route_that_answers() {
             let operator = operation["security"] == json!([{"operator": []}]);
             let token = if operator { OPERATOR } else { AGENT };
             let body = (!operation["requestBody"].is_null()).then(|| json!({"nonsense": 1}));
+            if path.starts_with("/approve/") {
+                // A page and its form, in a form of their own: `linked.rs` asks for them.
+                continue;
+            }
             let reply = rig.ask(token, &method.to_ascii_uppercase(), &path, body);
             let status = reply.status.to_string();
             assert!(
@@ -92,7 +96,7 @@ fn the_interface_describes_every_route_that_answers() {
             assert!(!reply.text().contains("\"message\":\"no such path") && reply.status != 405, "{method} {path}");
         }
     }
-    assert_eq!(routes, 37);
+    assert_eq!(routes, 39);
 }
 
 #[test]

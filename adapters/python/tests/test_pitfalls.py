@@ -396,7 +396,7 @@ def test_s22_every_generation_is_held_and_settled(fake: FakeGate, gate: Gate) ->
     held = [row for row in fake.decided if row["action"] == "model.generate"]
     assert len(held) == 6 and {row["resource"] for row in held} == {"scripted"}
     assert all(type(row["args"]["max_tokens"]) is int and row["args"]["max_tokens"] > 4096 for row in held)
-    assert [row["usage"] for row in fake.outcomes] == [{"tokens": 120}] * 6
+    assert [row["usage"] for row in fake.outcomes] == [{"tokens": 120, "tokens_in": 100, "tokens_out": 20}] * 6
 
 
 def test_s22_without_tokens_there_is_no_generation(fake: FakeGate, gate: Gate) -> None:
@@ -410,7 +410,7 @@ def test_s22_without_tokens_there_is_no_generation(fake: FakeGate, gate: Gate) -
 def test_s22_streams_are_settled_too(fake: FakeGate, gate: Gate) -> None:
     agent = CodeAgent(tools=[], model=StreamingModel(code("final_answer(1)")), stream_outputs=True, verbosity_level=-1)
     assert weir.wrap(agent, sidecar=gate).run("t") == 1
-    assert [row["usage"] for row in fake.outcomes] == [{"tokens": 120}]
+    assert [row["usage"] for row in fake.outcomes] == [{"tokens": 120, "tokens_in": 100, "tokens_out": 20}]
 
 
 def test_s22_a_stream_that_is_left_and_a_call_that_fails_end_as_unknown(fake: FakeGate, gate: Gate) -> None:

@@ -42,17 +42,18 @@ def gated(model: Any, seat: Seat, output_tokens: int | None = None) -> Any:
 
     def generate_stream(_self: Any, messages: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         admission = admit(model, seat, messages, kwargs, output_tokens)
-        tokens, told = 0, False
+        used: dict[str, int] | None = None
         try:
             for delta in model.generate_stream(messages, *args, **kwargs):
                 usage = getattr(delta, "token_usage", None)
                 if usage is not None:
-                    tokens, told = tokens + usage.input_tokens + usage.output_tokens, True
+                    part, before = usage_of(usage) or {}, used or {}
+                    used = {kind: before.get(kind, 0) + amount for kind, amount in part.items()}
                 yield delta
         except BaseException:  # GeneratorExit as well: a stream left early was paid for.
             seat.outcome(admission, "unknown")
             raise
-        seat.outcome(admission, "done", {"tokens": tokens} if told else None)
+        seat.outcome(admission, "done", used)
 
     own = type(model)
     parts: dict[str, Any] = {"generate": generate, "__module__": own.__module__, "__qualname__": own.__qualname__}
@@ -99,10 +100,11 @@ def input_bound(messages: Iterable[Any]) -> int:
 
 
 def usage_of(usage: Any) -> dict[str, int] | None:
-    """What was used; without figures the whole reservation counts."""
+    """What was used, read and written apart, as they are priced; without figures the whole reservation counts."""
     if usage is None:
         return None
-    return {"tokens": int(usage.input_tokens) + int(usage.output_tokens)}
+    read, written = int(usage.input_tokens), int(usage.output_tokens)
+    return {"tokens": read + written, "tokens_in": read, "tokens_out": written}
 
 
 def model_name(model: Any) -> str:

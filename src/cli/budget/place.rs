@@ -59,7 +59,10 @@ impl Place {
     pub(super) fn approvals(&self) -> Result<Vec<Value>, String> {
         match self {
             Self::Gate(gate) => match gate.ask(Method::GET, "/v1/approvals", None)?["approvals"].take() {
-                Value::Array(cards) => Ok(cards),
+                Value::Array(mut cards) => {
+                    cards.iter_mut().for_each(|card| card["link"] = linked(gate, &card["link"]));
+                    Ok(cards)
+                }
                 _ => Err("the gate's answer has no list of questions: it may be of another version".into()),
             },
             Self::Store(store) => {
@@ -152,4 +155,9 @@ impl Store {
             Answered::Failed(fault) => Err(fault.to_string()),
         }
     }
+}
+
+/// The whole link of a question, where a browser can reach the gate.
+fn linked(gate: &client::Gate, link: &Value) -> Value {
+    gate.web().zip(link.as_str()).map(|(base, link)| format!("{base}{link}")).into()
 }

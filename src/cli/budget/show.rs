@@ -120,6 +120,9 @@ pub(super) fn questions(waiting: &[Value]) -> String {
         for note in items(&card["notes"]) {
             text.push_str(&format!("  note   {}\n", word(note)));
         }
+        if let Some(link) = card["link"].as_str() {
+            text.push_str(&format!("  link   {}\n", crate::surface::visible(link, 300)));
+        }
         text.push_str(&format!("  until  {left} from now; {waits}\n"));
     }
     text

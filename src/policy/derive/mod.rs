@@ -18,11 +18,16 @@ use limits::Bounds;
 /// The tool that ends a task; every derived policy has it.
 pub const FINAL_ANSWER: &str = "final_answer";
 
+/// Actions that a derived policy asks a person about where its profile speaks of compute.
+const MACHINES: [&str; 3] = ["job.launch", "package.publish", "process.run"];
+
 /// What the operator adds to a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     tools: BTreeMap<String, EffectClass>,
     allowed: BTreeSet<String>,
+    /// Actions on machines and registries that need no person.
+    free: BTreeSet<&'static str>,
     peers: BTreeSet<String>,
 }
 
@@ -46,11 +51,16 @@ impl Options {
         }
     }
 
-    /// Grants a declared tool without a person, whatever its class.
+    /// Grants a declared tool without a person, whatever its class; or one of `job.launch`, `package.publish` and
+    /// `process.run`, within what the policy's tables list.
     ///
     /// # Errors
     /// No such tool was declared.
     pub fn allow(&mut self, name: &str) -> Result<(), String> {
+        if let Some(action) = MACHINES.into_iter().find(|action| *action == name) {
+            self.free.insert(action);
+            return Ok(());
+        }
         if !self.tools.contains_key(name) {
             let hint = nearest(name, self.tools.keys().map(String::as_str));
             return Err(format!("`{name}` is not a declared tool; declare it with --tool {name}=CLASS{hint}"));

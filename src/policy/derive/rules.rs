@@ -50,6 +50,7 @@ pub(super) fn write(plan: &Plan<'_>, out: &mut String) {
     drafts.extend(grants(plan));
     drafts.extend(code_rules());
     drafts.extend(party_rules(plan));
+    drafts.extend(machine_rules(plan));
     drafts.extend(watch_rules(plan));
     for (at, draft) in drafts.iter().enumerate() {
         if at > 0 {
@@ -202,7 +203,8 @@ fn party_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
             actions: &["model.generate"],
             controls: &[Control::Tokens],
             reason: "the agent may ask its model, within the budget of tokens",
-            examples: vec![example("model.generate", "any-model", "{ max_tokens = 1000 }", "", "allow")],
+            // One that holds with and without prices of models, which the operator adds later.
+            examples: vec![example("model.generate", "any-model", "", "", "deny")],
             ..Draft::default()
         },
         Draft {
@@ -221,6 +223,47 @@ fn party_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
             controls: &[Control::Registry],
             reason: "packages may be fetched at the revisions pinned in [[registry]]",
             examples: vec![example("package.fetch", "undeclared-package", "", "", "deny")],
+            ..Draft::default()
+        },
+    ]
+}
+
+/// Rules on rented machines, on what leaves for a registry and on programs of this machine, where the profile speaks of
+/// compute. What they open is what [jobs], [[registry]] and [exec] list: nothing, until the operator adds it.
+fn machine_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
+    if plan.bounds.gpu_ms.is_none() {
+        return Vec::new();
+    }
+    let effect = |action: &str| if plan.options.free.contains(action) { "allow" } else { "ask" };
+    vec![
+        Draft {
+            comment: "Jobs on rented machines are those of [jobs], within the budgets of money and GPU time.",
+            id: "jobs-listed",
+            effect: effect("job.launch"),
+            actions: &["job.launch"],
+            controls: &[Control::Compute, Control::Money],
+            reason: "jobs run on the machines listed in [jobs], within the budgets",
+            examples: vec![example("job.launch", "undeclared-flavor", "", "", "deny")],
+            ..Draft::default()
+        },
+        Draft {
+            comment: "What may be changed in a registry is what [[registry]] names as writable.",
+            id: "publications-listed",
+            effect: effect("package.publish"),
+            actions: &["package.publish"],
+            controls: &[Control::Outward],
+            reason: "only what a registry section names as writable may be changed",
+            examples: vec![example("package.publish", "undeclared-package", "", "", "deny")],
+            ..Draft::default()
+        },
+        Draft {
+            comment: "Programs of this machine run under `weir exec`, with what [exec] grants.",
+            id: "programs-listed",
+            effect: effect("process.run"),
+            actions: &["process.run"],
+            controls: &[Control::Compute, Control::Code],
+            reason: "programs run behind walls of their own, with what [exec] grants",
+            examples: vec![example("process.run", "undeclared-program", "", "", "deny")],
             ..Draft::default()
         },
     ]

@@ -58,6 +58,9 @@ const IMPORTS: [&str; 45] = [
     "zlib",
 ];
 
+/// Programs and jobs of an agent that run at the same time.
+const JOBS: u64 = 4;
+
 pub(super) fn write(plan: &Plan<'_>) -> String {
     let mut out = String::new();
     head(plan, &mut out);
@@ -180,6 +183,10 @@ fn parties(plan: &Plan<'_>, out: &mut String) {
     for name in ["hub", "python"] {
         let _ = write!(out, "[[registry]]\nname = \"{name}\"\n{registry}\n");
     }
+    if plan.bounds.gpu_ms.is_some() {
+        out.push_str("# Nothing may be changed there either, no job started on rented machines and no program run on this one:\n");
+        out.push_str("# add `writable` to a registry, [jobs] with [[jobs.flavor]], and [exec]. docs/policy.md has their fields.\n\n");
+    }
     let _ = write!(
         out,
         "# Other agents by exact name, and how deep a task may be handed on.\n[peers]\nnames = {}\nmax_depth = {}\n{}",
@@ -204,6 +211,7 @@ fn budgets(plan: &Plan<'_>, out: &mut String) {
     ];
     if let Some(gpu_ms) = bounds.gpu_ms {
         rows.push(("gpu-time-per-session", "session", "gpu_ms", gpu_ms, "ask", Control::Compute));
+        rows.push(("jobs-at-once", "agent", "jobs", JOBS, "deny", Control::Compute));
     }
     out.push_str(
         "\n# Budgets: reserved before a call, settled after it; at the cap the call is denied or a person is asked.\n",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::reader::Fields;
-use super::super::{Model, Price};
+use super::super::{Long, Model, Price};
 use super::{REASON_BYTES, Unique};
 use crate::model::Limits;
 
@@ -32,14 +32,8 @@ pub(super) fn read(root: &Fields<'_, '_>) -> BTreeMap<String, Model> {
 }
 
 fn read_price(fields: &Fields<'_, '_>) -> Option<Price> {
-    let need = |key: &str| {
-        if !fields.has(key) {
-            fields.missing(key);
-        }
-        fields.whole(key, 0..=DEAREST)
-    };
-    let (tokens_in, tokens_out) = (need("tokens_in"), need("tokens_out"));
-    let tokens_cached = fields.whole("tokens_cached", 0..=DEAREST);
+    let rates = read_rates(fields);
+    let long = fields.table("long", "[model.price.long]").map(|long| read_long(&long));
     for key in ["source", "as_of"] {
         if !fields.has(key) {
             fields.missing(key);
@@ -51,10 +45,45 @@ fn read_price(fields: &Fields<'_, '_>) -> Option<Price> {
         fields.fault(day.line, "`as_of` is the day on which the price was read, as in \"2026-11-01\"");
     }
     fields.end();
-    let tokens_in = tokens_in?;
+    let [tokens_in, tokens_cached, tokens_cache_write, tokens_cache_write_1h, tokens_out] = rates?;
+    let (source, as_of) = (source?.value, as_of?.value);
+    let long = match long {
+        None => None,
+        Some(long) => Some(long?),
+    };
+    Some(Price { tokens_in, tokens_cached, tokens_cache_write, tokens_cache_write_1h, tokens_out, long, source, as_of })
+}
+
+/// Prices of requests that read much.
+fn read_long(fields: &Fields<'_, '_>) -> Option<Long> {
+    if !fields.has("above") {
+        fields.missing("above");
+    }
+    let above = fields.whole("above", 1..=i64::MAX as u64);
+    let rates = read_rates(fields);
+    fields.end();
+    let [tokens_in, tokens_cached, tokens_cache_write, tokens_cache_write_1h, tokens_out] = rates?;
+    Some(Long { above: above?, tokens_in, tokens_cached, tokens_cache_write, tokens_cache_write_1h, tokens_out })
+}
+
+/// What is read, read from a cache, written to one for five minutes and for an hour, and written.
+fn read_rates(fields: &Fields<'_, '_>) -> Option<[u64; 5]> {
+    let need = |key: &str| {
+        if !fields.has(key) {
+            fields.missing(key);
+        }
+        fields.whole(key, 0..=DEAREST)
+    };
+    let (read, written) = (need("tokens_in"), need("tokens_out"));
+    let cached = fields.whole("tokens_cached", 0..=DEAREST);
+    let short = fields.whole("tokens_cache_write", 0..=DEAREST);
+    let long = fields.whole("tokens_cache_write_1h", 0..=DEAREST);
+    let (read, written) = (read?, written?);
     // A cache that has no price of its own costs what reading costs.
-    let tokens_cached = tokens_cached.unwrap_or(tokens_in);
-    Some(Price { tokens_in, tokens_cached, tokens_out: tokens_out?, source: source?.value, as_of: as_of?.value })
+    let cached = cached.unwrap_or(read);
+    // Writing to one costs more than reading, and nobody has said how much: the dearest that is known.
+    let known = read.max(cached).max(written).max(short.unwrap_or(0)).max(long.unwrap_or(0));
+    Some([read, cached, short.or(long).unwrap_or(known), long.unwrap_or(known), written])
 }
 
 /// True for a day as `2026-11-01`.

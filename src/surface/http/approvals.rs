@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::app::{App, blocking};
 use super::body::{Id, Strict};
 use super::error::{Fault, Refusal};
+use super::ticket;
 use crate::pep::{AnswerFault, Reply};
-use crate::surface::Answered;
+use crate::surface::{Answered, Asked};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +24,16 @@ pub(super) struct Verdict {
 
 /// `GET /v1/approvals`
 pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Value>, Refusal> {
-    blocking(move || Json(json!({"approvals": app.config.desk.list(&app.gate)}))).await
+    blocking(move || {
+        let cards = app.config.desk.list(&app.gate);
+        let linked = |card: &Asked| {
+            let mut told = json!(card);
+            told["link"] = app.config.operator_token.as_ref().and_then(|operator| ticket::link(card, operator)).into();
+            told
+        };
+        Json(json!({"approvals": cards.iter().map(linked).collect::<Vec<_>>()}))
+    })
+    .await
 }
 
 /// `POST /v1/approvals/{id}`
@@ -39,8 +49,14 @@ pub(super) async fn answer(
         (false, Some(_)) => return Err(Refusal::malformed("`add` stands with a yes; a refusal adds nothing")),
     };
     let by = format!("operator, approval {id}");
-    match blocking(move || app.config.desk.answer(&app.gate, &id, reply, &by)).await? {
-        Answered::Taken => Ok(Json(json!({}))),
+    told(blocking(move || app.config.desk.answer(&app.gate, &id, reply, &by)).await?)?;
+    Ok(Json(json!({})))
+}
+
+/// What became of an answer.
+pub(super) fn told(answered: Answered) -> Result<(), Refusal> {
+    match answered {
+        Answered::Taken => Ok(()),
         Answered::Gone => Err(Refusal::new(Fault::NotFound, AnswerFault::Gone.to_string())),
         Answered::NotApprovable => {
             Err(Refusal::new(Fault::Conflict, "this call cannot be shown whole, so it can only be refused"))

@@ -51,7 +51,7 @@ pub(super) async fn identify(
 ) -> Result<Response, Refusal> {
     let via = request.extensions().get::<Via>().copied().unwrap_or(Via::Tcp);
     check_host(request.headers(), request.uri(), via)?;
-    check_origin(request.headers(), &app.config.origins)?;
+    check_origin(request.headers(), &app.config.origins, request.uri().path())?;
     let caller = caller(request.headers(), &app.config.token, app.config.operator_token.as_ref())?;
     if caller == Caller::Nobody && !super::routes::is_open(request.method(), request.uri().path()) {
         return Err(Refusal::new(Fault::Unauthorized, "send the gate's token as `Authorization: Bearer <token>`"));
@@ -123,10 +123,13 @@ fn check_host(headers: &HeaderMap, uri: &Uri, via: Via) -> Result<(), Refusal> {
     }
 }
 
-/// A browser sends Origin with every request that a page of another site makes.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> {
+/// A browser sends Origin with every request that a page of another site makes, and with the form of the gate's own page.
+fn check_origin(headers: &HeaderMap, allowed: &[String], path: &str) -> Result<(), Refusal> {
+    let host = single(headers, &header::HOST)?.unwrap_or_default();
+    let own = |origin: &str| path.starts_with("/approve/") && origin.strip_prefix("http://") == Some(host);
     match single(headers, &header::ORIGIN)? {
         None => Ok(()),
+        Some(origin) if is_loopback_origin(origin) && own(origin) => Ok(()),
         Some(origin) if is_loopback_origin(origin) && allowed.iter().any(|known| known == origin) => Ok(()),
         Some(_) => {
             Err(Refusal::new(Fault::Forbidden, "requests from web pages are refused: this Origin is not configured"))
@@ -235,9 +238,9 @@ mod tests {
         assert!(check_host(&host("localhost"), &Uri::from_static("http://rebound.example/"), Via::Tcp).is_err());
         let origin = |value: &str| HeaderMap::from_iter([(header::ORIGIN, value.parse().unwrap())]);
         let allowed = ["http://localhost:3000".to_owned(), "http://evil.example".to_owned()];
-        assert!(check_origin(&origin("http://localhost:3000"), &allowed).is_ok());
+        assert!(check_origin(&origin("http://localhost:3000"), &allowed, "/v1/decide").is_ok());
         for bad in ["null", "http://localhost:3001", "http://evil.example"] {
-            assert!(check_origin(&origin(bad), &allowed).is_err(), "{bad}");
+            assert!(check_origin(&origin(bad), &allowed, "/approve/x").is_err(), "{bad}");
         }
     }
 }

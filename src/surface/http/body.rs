@@ -55,7 +55,7 @@ impl FromRequest<Arc<App>> for Raw {
 }
 
 /// Room for the bytes of one body: all requests together hold a bounded number of them.
-struct Room {
+pub(super) struct Room {
     app: Arc<App>,
     kib: u32,
 }
@@ -67,7 +67,7 @@ impl Drop for Room {
 }
 
 /// Reads a body of at most `most` bytes.
-async fn receive(request: Request, app: &Arc<App>, most: usize) -> Result<(Vec<u8>, Room), Refusal> {
+pub(super) async fn receive(request: Request, app: &Arc<App>, most: usize) -> Result<(Vec<u8>, Room), Refusal> {
     let stated = stated_length(request.headers(), most)?;
     let kib = u32::try_from(stated.unwrap_or(most).div_ceil(1024)).unwrap_or(u32::MAX);
     let reading = async {

@@ -29,6 +29,7 @@ mod schema;
 mod serve;
 mod session;
 mod tagged;
+mod ticket;
 mod tools;
 
 pub use config::{Config, Shutdown, Stop};

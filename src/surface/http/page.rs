@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::openapi::openapi;
 use super::schema::reasons;
 
-const STYLE: &str = include_str!("page.css");
+pub(super) const STYLE: &str = include_str!("page.css");
 
 /// The page and the policy under which a browser may show it.
 static PAGE: LazyLock<(String, String)> = LazyLock::new(|| (page(&openapi()), policy()));
@@ -115,7 +115,7 @@ fn escaped(value: &Value) -> String {
     plain(value.as_str().unwrap_or_default())
 }
 
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 

@@ -15,7 +15,11 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::auth::{Scope, identify, permit};
 use super::error::{Fault, Refusal};
+<<<<<<< HEAD
 use super::{approvals, authzen, budgets, decide, execute, files, hooks, keep, openapi, page, read, session};
+=======
+use super::{approvals, authzen, budgets, decide, execute, files, keep, openapi, page, read, session, ticket};
+>>>>>>> main
 
 type Mount = fn(MethodFilter) -> MethodRouter<Arc<App>>;
 
@@ -129,6 +133,10 @@ routes! {
         approvals::list, "What waits for a person";
     POST "/v1/approvals/{approval}" Operator Some("Verdict"), &[] => 200 "Nothing" [NotFound Conflict JournalFailed]
         approvals::answer, "Approves or refuses one waiting call, once";
+    GET "/approve/{approval}" Open NONE, &[("s", "the signature of the link")] => 200 "text/html" [NotFound]
+        ticket::show, "One waiting question as a page, for whoever has its link";
+    POST "/approve/{approval}" Open Some("application/x-www-form-urlencoded"), &[] => 200 "text/html" [NotFound Conflict]
+        ticket::answer, "The answer of that page's form";
     GET "/health/live" Open NONE, &[] => 200 "Live" []
         read::live, "The process answers";
     GET "/health/ready" Open NONE, &[] => 200 "Ready" [JournalFailed Stopping]
@@ -145,7 +153,20 @@ routes! {
 pub(super) fn is_open(method: &Method, path: &str) -> bool {
     // HEAD is answered by GET routes.
     let method = if *method == Method::HEAD { &Method::GET } else { method };
-    ROUTES.iter().any(|route| route.scope == Scope::Open && route.method == *method && route.path == path)
+    ROUTES.iter().any(|route| route.scope == Scope::Open && route.method == *method && fits(route.path, path))
+}
+
+/// True when `path` has the parts of `pattern`, whatever stands for those in braces.
+fn fits(pattern: &str, path: &str) -> bool {
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return true,
+            (Some(part), Some(_)) if part.starts_with('{') => {}
+            (Some(part), Some(same)) if part == same => {}
+            _ => return false,
+        }
+    }
 }
 
 /// The router of every listener.

@@ -341,6 +341,7 @@ fn approvals() -> Value {
         "raise",
         "attended",
         "expires_in_ms",
+        "link",
     ];
     let entry = object(
         &needed,
@@ -351,6 +352,7 @@ fn approvals() -> Value {
             "raise": {"oneOf": [tranche, {"type": "null"}], "description": "at a budget's cap, what a plain yes adds"},
             "attended": {"type": "boolean", "description": "a call waits for it now; otherwise the answer waits for the call"},
             "expires_in_ms": {"type": "integer"},
+            "link": {"type": ["string", "null"], "description": "path and query of a page that answers it without a token"},
         }),
     );
     json!({

@@ -5,11 +5,8 @@ use std::fmt;
 
 use super::compute::{Exec, Jobs};
 use super::parties::{Peers, Registry};
-<<<<<<< HEAD
-use super::program::Program;
-=======
 use super::price::Price;
->>>>>>> main
+use super::program::Program;
 use crate::model::{
     Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name,
     Package, Preopen, Randomness, Record, Scratch, ThreatId, Window,

@@ -15,11 +15,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::auth::{Scope, identify, permit};
 use super::error::{Fault, Refusal};
-<<<<<<< HEAD
-use super::{approvals, authzen, budgets, decide, execute, files, hooks, keep, openapi, page, read, session};
-=======
-use super::{approvals, authzen, budgets, decide, execute, files, keep, openapi, page, read, session, ticket};
->>>>>>> main
+use super::{approvals, authzen, budgets, decide, execute, files, hooks, keep, openapi, page, read, session, ticket};
 
 type Mount = fn(MethodFilter) -> MethodRouter<Arc<App>>;
 

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod ledger;
 pub mod policy;
 pub mod risk;
+pub mod shell;
 
 pub mod pdp;
 pub mod pip;

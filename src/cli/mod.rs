@@ -12,6 +12,8 @@ mod demo;
 mod exec;
 mod explain;
 mod guest;
+mod hook;
+mod install;
 mod policy;
 mod profile;
 mod replay;
@@ -66,6 +68,10 @@ enum Command {
     Approve(approve::Args),
     /// Show, copy, roll back or remove sessions that are kept.
     Session(session::Args),
+    /// Make Claude Code or Codex ask the gate before every tool.
+    Install(install::Args),
+    /// Carry one event of a coding agent's hook to a gate; the client runs this.
+    Hook(hook::Args),
     /// Build the Python guest ahead of time, or list what is cached.
     Guest(guest::Args),
     /// Run guests behind the second wall; started by the gate alone.
@@ -99,6 +105,8 @@ pub fn main() -> ExitCode {
         Command::Budget(args) => budget::run(args),
         Command::Approve(args) => approve::run(args),
         Command::Session(args) => session::run(args),
+        Command::Install(args) => install::run(args),
+        Command::Hook(args) => hook::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Worker => return crate::sandbox::worker_main(),
         Command::ExecInit { .. } => return crate::native::exec_main(),

@@ -31,6 +31,7 @@ impl Inner for Open {
             obligations: Vec::new(),
             reserve: Amounts::ZERO,
             grant: None,
+            exec: None,
             policy: Digest::ZERO,
         };
         Answer { call: name("c"), decision, outcome: Some(outcome), receipt: None, denial: None }

@@ -3,7 +3,8 @@
 //! Every call travels one line: decide, reserve, record the intent, execute, settle, record the
 //! outcome, score. The core (`model` to `pep`) is plain data and total functions: it has no clock,
 //! no file, no socket and no thread of its own, and compiles with `--no-default-features`.
-//! The edges (`journal`, `sandbox`, `shared`, `surface`, `egress`, `cli`) are plugged in behind the ports of `pep`.
+//! The edges (`journal`, `native`, `sandbox`, `shared`, `surface`, `egress`, `cli`) are plugged in behind the ports of
+//! `pep`.
 
 #![deny(unsafe_code, missing_docs)]
 #![deny(clippy::allow_attributes_without_reason, clippy::dbg_macro, clippy::todo, clippy::unimplemented)]
@@ -16,6 +17,7 @@ pub mod audit;
 pub mod ledger;
 pub mod policy;
 pub mod risk;
+pub mod shell;
 
 pub mod pdp;
 pub mod pip;
@@ -25,6 +27,8 @@ pub mod pep;
 #[cfg(feature = "egress")]
 pub mod egress;
 pub mod journal;
+#[cfg(feature = "native")]
+pub mod native;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 #[cfg(feature = "shared")]

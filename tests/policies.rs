@@ -60,6 +60,49 @@ fn every_fault_of_a_tool_has_its_line() {
 }
 
 #[test]
+fn every_fault_of_a_program_and_of_a_command_line_has_its_line() {
+    let program = |rest: &str| format!("[[program]]\nname = \"ls\"\neffect = \"read\"\n{rest}");
+    refused("[[program]]\nname = \"ls\"", 1, "lacks `effect`");
+    refused("[[program]]\neffect = \"read\"", 1, "lacks `name`");
+    refused(&program("arg = []"), 4, "did you mean `args`?");
+    refused(&program(&program("")), 5, "the program `ls` stands twice, first on line 4");
+    for wrong in ["[]", "[[]]", "[\"status\"]", "[[1]]", "\"status\""] {
+        refused(&program(&format!("args = {wrong}")), 4, "beginnings such as");
+    }
+    let named = |name: &str, effect: &str| format!("[[program]]\nname = \"{name}\"\neffect = \"{effect}\"\n");
+    refused(&named("a/b", "read"), 2, "neither a plain name nor a path");
+    refused(&named("echo", "read"), 2, "needs no row");
+    refused(&named("eval", "exec"), 2, "whatever a row says");
+    refused(&named("sudo", "exec"), 2, "whatever a row says");
+    refused(&named("xargs", "read"), 2, "looked through");
+    refused(&named("python", "read"), 1, "runs what it is given");
+    refused(&named("python3.12", "network"), 1, "runs what it is given");
+    refused(&named("bash", "write"), 1, "runs what it is given");
+    read(&format!("{HEAD}{}args = [[\"--version\"]]\n", named("python", "read")));
+    read(&format!("{HEAD}{}", named("python", "exec")));
+    let tool = |rest: &str| format!("[[tool]]\nname = \"Bash\"\neffect = \"exec\"\nshell = \"command\"\n{rest}");
+    let arg = |kind: &str| format!("[tool.args.command]\ntype = \"{kind}\"\nrequired = true\n");
+    refused(&tool(""), 4, "needs [tool.args.command]");
+    refused(&tool(&arg("integer")), 4, "needs [tool.args.command]");
+    refused(&tool("[tool.args.command]\ntype = \"string\"\n"), 4, "required = true");
+    assert_eq!(read(&format!("{HEAD}{}", tool(&arg("string")))).tools["Bash"].shell.as_deref(), Some("command"));
+}
+
+#[test]
+fn programs_that_no_command_line_can_run_are_remarked() {
+    let program = "[[program]]\nname = \"hf\"\neffect = \"spend\"\n";
+    let of = |text: String| check(&read(&text)).into_iter().map(|remark| remark.text).collect::<Vec<_>>().join("\n");
+    assert!(of(format!("{HEAD}{program}")).contains("no tool has `shell`, so `hf` runs nowhere"));
+    let tool = "[[tool]]\nname = \"Bash\"\neffect = \"exec\"\nshell = \"command\"\n[tool.args.command]\ntype = \"string\"\nrequired = true\n";
+    assert!(of(format!("{HEAD}{tool}{program}")).contains("stricter than any tool with `shell` may be"));
+    assert!(of(format!("{HEAD}{tool}")).contains("there is no [[program]]"));
+    let rule =
+        "[[rule]]\nid = \"r\"\neffect = \"allow\"\nactions = [\"tool.call\"]\neffects = [\"read\"]\nreason = \"x\"\n";
+    let mild = of(format!("{HEAD}{tool}{}{rule}", program.replace("spend", "read").replace("hf", "ls")));
+    assert!(!mild.contains("can match nothing") && !mild.contains("always denied"), "{mild}");
+}
+
+#[test]
 fn every_fault_of_code_registries_peers_and_budgets_has_its_line() {
     refused("[code]\nimports = [\"os path\"]", 2, "module names");
     refused("[code]\nimports = [\"math\", \"math\"]", 2, "stands twice");

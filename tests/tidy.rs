@@ -10,14 +10,16 @@ use syn::visit::Visit;
 /// Who may use whom. A module may always use itself and what stands left of it here.
 const GRAPH: &[(&str, &[&str])] = &[
     ("model", &[]),
-    ("policy", &["model"]),
+    ("shell", &["model"]),
+    ("policy", &["model", "shell"]),
     ("ledger", &["model"]),
     ("risk", &["model"]),
     ("audit", &["model"]),
-    ("pdp", &["model", "policy"]),
+    ("pdp", &["model", "shell", "policy"]),
     ("pip", &["model", "policy", "ledger", "risk", "pdp"]),
     ("pep", &["model", "policy", "ledger", "risk", "audit", "pdp", "pip"]),
     ("journal", &["model", "pep", "audit"]),
+    ("native", &["model", "pep"]),
     ("sandbox", &["model", "pep"]),
     ("shared", &["model", "ledger", "pep"]),
     ("surface", &["model", "pep"]),
@@ -26,14 +28,14 @@ const GRAPH: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "sandbox", "shared",
-            "surface", "egress",
+            "model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep", "journal", "native", "sandbox",
+            "shared", "surface", "egress",
         ],
     ),
 ];
 
 /// Modules that must be pure, and what they may not name, with the way to do it instead.
-const CORE: &[&str] = &["model", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep"];
+const CORE: &[&str] = &["model", "shell", "policy", "ledger", "risk", "audit", "pdp", "pip", "pep"];
 const BANNED_IN_CORE: &[(&str, &str)] = &[
     ("std::fs", "read files in an edge and pass the bytes"),
     ("std::net", "sockets belong to surface"),

@@ -103,6 +103,7 @@ fn decision() -> Decision {
         obligations: vec![],
         reserve: held(),
         grant: None,
+        exec: None,
         policy: Digest::of(b"policy"),
     }
 }
@@ -110,6 +111,7 @@ fn decision() -> Decision {
 fn receipt(call: &Call, intent: Digest, key: &Key) -> Receipt {
     let parts = ReceiptParts {
         call,
+        args: None,
         decision: &decision(),
         policy: &name("bench"),
         intent: Some(intent),

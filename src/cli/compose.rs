@@ -52,7 +52,19 @@ pub(super) fn policy(path: &Path) -> Result<Arc<Compiled>, String> {
     for file in policy.code.iter_mut().flat_map(|code| &mut code.files) {
         file.host = base.join(&file.host).display().to_string();
     }
+    for folder in policy.exec.iter_mut().flat_map(|exec| exec.read.iter_mut().chain(&mut exec.write)) {
+        *folder = rooted(&base, folder)?;
+    }
     Compiled::new(policy).map_err(|faults| faults.to_string())
+}
+
+/// `folder` of a policy in `base` as a path from the root: a program's own view of files has no other.
+fn rooted(base: &Path, folder: &str) -> Result<String, String> {
+    let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
+    let base = base.canonicalize().map_err(|error| format!("{}: {error}", base.display()))?;
+    // A `.` of the policy is the folder itself.
+    let path: PathBuf = base.join(folder).components().collect();
+    path.into_os_string().into_string().map_err(|_| format!("the folder `{folder}` of [exec]: not UTF-8"))
 }
 
 /// Opens the gate of the store in `folder`.

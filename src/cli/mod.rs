@@ -9,8 +9,11 @@ mod budget;
 mod client;
 mod compose;
 mod demo;
+mod exec;
 mod explain;
 mod guest;
+mod hook;
+mod install;
 mod policy;
 mod profile;
 mod replay;
@@ -41,6 +44,8 @@ enum Command {
     Demo(demo::Args),
     /// Run a Python program under a policy.
     Run(run::Args),
+    /// Run a program of this machine under a budget, behind walls.
+    Exec(exec::Args),
     /// Serve the gate on a Unix socket or on loopback TCP.
     Serve(serve::Args),
     /// Import or show a threat profile.
@@ -63,11 +68,21 @@ enum Command {
     Approve(approve::Args),
     /// Show, copy, roll back or remove sessions that are kept.
     Session(session::Args),
+    /// Make Claude Code or Codex ask the gate before every tool.
+    Install(install::Args),
+    /// Carry one event of a coding agent's hook to a gate; the client runs this.
+    Hook(hook::Args),
     /// Build the Python guest ahead of time, or list what is cached.
     Guest(guest::Args),
     /// Run guests behind the second wall; started by the gate alone.
     #[command(hide = true)]
     Worker,
+    /// Put up the walls around a program; started by `weir exec` alone.
+    #[command(hide = true)]
+    ExecInit {
+        /// Which of its processes this is.
+        role: String,
+    },
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -78,6 +93,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
+        Command::Exec(args) => exec::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Profile(args) => profile::run(args),
         Command::Policy(args) => policy::run(args),
@@ -89,8 +105,11 @@ pub fn main() -> ExitCode {
         Command::Budget(args) => budget::run(args),
         Command::Approve(args) => approve::run(args),
         Command::Session(args) => session::run(args),
+        Command::Install(args) => install::run(args),
+        Command::Hook(args) => hook::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Worker => return crate::sandbox::worker_main(),
+        Command::ExecInit { .. } => return crate::native::exec_main(),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::profile::{BOLD, DIM, emit, read_input, styled};
 use crate::pdp::Compiled;
 use crate::policy::{
-    Faults, LayerCoverage, Options, Policy, Profile, Remark, Severity, check, coverage, derive, parse,
+    Faults, LayerCoverage, Options, Policy, Profile, Remark, Severity, check, coverage, derive, envelope, narrow, parse,
 };
 
 /// Exit code of a policy that must not be used.
@@ -45,6 +45,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Narrow a policy to the "Budget envelope" of a program.md; it never grants more.
+    ImportProgram {
+        /// The program; `-` reads standard input.
+        program: String,
+        /// The policy that is narrowed.
+        #[arg(long, value_name = "FILE")]
+        policy: String,
+    },
 }
 
 /// Runs the command.
@@ -58,6 +66,14 @@ pub fn run(args: Args) -> Result<u8, String> {
             let (bytes, name) = read_input(&profile)?;
             let profile = Profile::parse(&bytes, &name).map_err(|faults| explain(&bytes, &faults))?;
             emit(&derive(&profile, &options))?;
+            Ok(0)
+        }
+        Command::ImportProgram { program, policy } => {
+            let ((program, name), (bytes, file)) = (read_input(&program)?, read_input(&policy)?);
+            let envelope = envelope(&program, &name).map_err(|faults| faults.to_string())?;
+            let narrowed = narrow(&envelope, &bytes, &file).map_err(|faults| faults.to_string())?;
+            narrowed.notes.iter().for_each(|note| anstream::eprintln!("note: {note}"));
+            emit(&narrowed.text)?;
             Ok(0)
         }
         Command::Check { policy, json } => {

@@ -84,4 +84,23 @@ impl EffectClass {
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.word() == word)
     }
+
+    /// How strict a class is beside the others, 0 the mildest: read, write, network, exec, spend. A program that runs
+    /// whatever it is given can also send.
+    #[must_use]
+    pub const fn strictness(self) -> u8 {
+        match self {
+            Self::Read => 0,
+            Self::Write => 1,
+            Self::Network => 2,
+            Self::Exec => 3,
+            Self::Spend => 4,
+        }
+    }
+
+    /// The stricter of two classes.
+    #[must_use]
+    pub const fn stricter(self, other: Self) -> Self {
+        if other.strictness() > self.strictness() { other } else { self }
+    }
 }

@@ -14,6 +14,7 @@ use cedar_policy::{
 use serde_json::{Map, Number, Value};
 
 use super::Facts;
+use super::command::Seen;
 use crate::model::{Call, Effect, KINDS, KindRow};
 use crate::policy::Rule;
 
@@ -128,8 +129,8 @@ pub(super) fn add(set: &mut PolicySet, index: usize, rule: &Rule) -> Result<(), 
 }
 
 /// Evaluates `set` on `call`. A request that cannot be built counts as a failure of every rule.
-pub(super) fn evaluate(set: &PolicySet, reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Verdict {
-    let Some(request) = request(reads, facts, call, effect) else {
+pub(super) fn evaluate(set: &PolicySet, reads: &Reads, facts: &Facts, call: &Call, seen: &Seen) -> Verdict {
+    let Some(request) = request(reads, facts, call, seen) else {
         let failed = set.policies().filter_map(|policy| index(policy.id())).collect();
         return Verdict { held: Vec::new(), failed };
     };
@@ -150,7 +151,7 @@ fn index(id: &PolicyId) -> Option<usize> {
     AsRef::<str>::as_ref(id).parse().ok()
 }
 
-fn request(reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Option<Request> {
+fn request(reads: &Reads, facts: &Facts, call: &Call, seen: &Seen) -> Option<Request> {
     static TYPES: LazyLock<Option<[EntityTypeName; 3]>> = LazyLock::new(|| {
         let name = |text| EntityTypeName::from_str(text).ok();
         Some([name("Agent")?, name("Action")?, name("Resource")?])
@@ -161,13 +162,13 @@ fn request(reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Option<Re
         entity(agent, call.subject.agent.as_str()),
         entity(action, call.action.word()),
         entity(resource, call.resource.name.as_str()),
-        context(reads, facts, call, effect)?,
+        context(reads, facts, call, seen)?,
         None,
     )
     .ok()
 }
 
-fn context(reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Option<Context> {
+fn context(reads: &Reads, facts: &Facts, call: &Call, seen: &Seen) -> Option<Context> {
     let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
     let long = |value: u64| RestrictedExpression::new_long(i64::try_from(value).unwrap_or(i64::MAX));
     let mut pairs = Vec::new();
@@ -179,7 +180,8 @@ fn context(reads: &Reads, facts: &Facts, call: &Call, effect: &str) -> Option<Co
     };
     add("args", &|| record(&call.args))?;
     add("labels", &|| Some(RestrictedExpression::new_set(facts.labels.iter().map(|label| text(label)))))?;
-    add("effect", &|| Some(text(effect)))?;
+    add("effect", &|| Some(text(seen.class.word())))?;
+    add("programs", &|| Some(RestrictedExpression::new_set(seen.programs.iter().map(|program| text(program)))))?;
     add("since_person", &|| Some(long(facts.since_person)))?;
     // Every kind, also those with nothing left: a guard by `has` must not hide an empty budget.
     let left = |row: &KindRow| (row.name.to_owned(), long(facts.left(row.kind)));

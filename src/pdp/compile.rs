@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cedar_policy::PolicySet;
 
 use super::cedar::Reads;
+use super::command::seen;
 use super::{Facts, cedar, decide};
 use crate::model::{Action, Amounts, Call, Effect, EffectClass, Kind, Name, Resource, Subject};
 use crate::policy::{Expect, Faults, Policy, Rule};
@@ -24,6 +25,8 @@ pub struct Compiled {
 #[derive(Debug)]
 struct Slices {
     named: BTreeMap<String, Slice>,
+    /// Of tools whose calls are command lines, for each class that one may have.
+    by_class: BTreeMap<(String, EffectClass), Slice>,
     other: Slice,
 }
 
@@ -62,14 +65,23 @@ impl Compiled {
         &self.policy
     }
 
-    pub(super) fn slice(&self, call: &Call) -> Option<&Slice> {
+    pub(super) fn slice(&self, call: &Call, class: EffectClass) -> Option<&Slice> {
         let slices = self.slices.get(&call.action)?;
+        if !slices.by_class.is_empty()
+            && let Some(slice) = slices.by_class.get(&(call.resource.name.as_str().to_owned(), class))
+        {
+            return Some(slice);
+        }
         Some(slices.named.get(call.resource.name.as_str()).unwrap_or(&slices.other))
     }
 
-    /// The class of effect that rules see for `call`.
+    /// The class of effect that rules see for `call`; of a command line that is refused, the strictest that its tool
+    /// may have.
     #[must_use]
     pub fn effect_class(&self, call: &Call) -> EffectClass {
+        if let Some(Ok(seen)) = seen(&self.policy, call) {
+            return seen.class;
+        }
         class_of(&self.policy, call.action, call.resource.name.as_str())
     }
 
@@ -151,12 +163,19 @@ fn sliced(policy: &Policy, action: Action, faults: &mut Faults) -> Slices {
     if action == Action::ToolCall {
         names.extend(policy.tools.keys().map(String::as_str));
     }
-    let mut slice = |name: Option<&str>| {
-        let class = class_of(policy, action, name.unwrap_or_default());
+    let mut slice = |name: Option<&str>, class: Option<EffectClass>| {
+        let class = class.unwrap_or_else(|| class_of(policy, action, name.unwrap_or_default()));
         let rules = speaking().filter(|(_, rule)| speaks_of(rule, name, class)).map(|(index, _)| index).collect();
         slice_of(policy, rules, faults)
     };
-    Slices { other: slice(None), named: names.into_iter().map(|name| (name.to_owned(), slice(Some(name)))).collect() }
+    let mut by_class = BTreeMap::new();
+    for tool in policy.tools.values().filter(|tool| action == Action::ToolCall && tool.shell.is_some()) {
+        for class in tool.classes() {
+            by_class.insert((tool.name.clone(), class), slice(Some(&tool.name), Some(class)));
+        }
+    }
+    let named = names.into_iter().map(|name| (name.to_owned(), slice(Some(name), None))).collect();
+    Slices { other: slice(None, None), named, by_class }
 }
 
 /// Whether `rule` can speak of a resource of this name and class; `None` is any unmentioned name.

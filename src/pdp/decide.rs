@@ -3,6 +3,7 @@
 //! Strictest wins; no rule means deny; what cannot be evaluated is a deny. Order of rules never
 //! matters. Pure and total.
 
+use super::command::{Seen, seen};
 use super::compile::strictest;
 use super::tokens::{TokenBound, token_bound};
 use super::{Compiled, Facts, cedar, compute, structure};
@@ -14,10 +15,9 @@ use crate::policy::Rule;
 /// Decides `call` under `policy` and `facts`.
 #[must_use]
 pub fn decide(policy: &Compiled, facts: &Facts, call: &Call) -> Decision {
-    let refused = structure::refusal(policy.policy(), call);
-    let (effect, reason) = match refused {
-        Some(reason) => (Effect::Deny, reason),
-        None => by_rules(policy, facts, call),
+    let (effect, reason) = match judged(policy, call) {
+        Err(reason) => (Effect::Deny, reason),
+        Ok(seen) => by_rules(policy, facts, call, &seen),
     };
     let grant = (effect != Effect::Deny).then(|| grant(policy, facts, call)).flatten();
     let exec = (effect != Effect::Deny).then(|| compute::grant(policy.policy(), facts, call)).flatten();
@@ -30,14 +30,21 @@ pub fn decide(policy: &Compiled, facts: &Facts, call: &Call) -> Decision {
     Decision { effect, reason, obligations, reserve, grant, exec, policy: policy.policy().digest }
 }
 
-fn by_rules(policy: &Compiled, facts: &Facts, call: &Call) -> (Effect, Reason) {
+/// What rules see of `call`, unless the policy's tables refuse it.
+pub(super) fn judged(policy: &Compiled, call: &Call) -> Result<Seen, Reason> {
+    if let Some(reason) = structure::refusal(policy.policy(), call) {
+        return Err(reason);
+    }
+    seen(policy.policy(), call).unwrap_or_else(|| Ok(Seen::plain(policy.effect_class(call))))
+}
+
+fn by_rules(policy: &Compiled, facts: &Facts, call: &Call, seen: &Seen) -> (Effect, Reason) {
     let rules = &policy.policy().rules;
-    let Some(slice) = policy.slice(call) else { return none(policy, call) };
+    let Some(slice) = policy.slice(call, seen.class) else { return none(policy, call) };
     let effect_of = |index: usize| rules.get(index).map(|rule| (rule.effect, index));
     let mut best = slice.fixed.and_then(effect_of);
     if !slice.conditional.is_empty() {
-        let class = policy.effect_class(call).word();
-        let verdict = cedar::evaluate(&slice.conditional, &slice.reads, facts, call, class);
+        let verdict = cedar::evaluate(&slice.conditional, &slice.reads, facts, call, seen);
         if let Some(rule) = verdict.failed.iter().min().and_then(|index| rules.get(*index)) {
             let detail = "the rule's condition could not be evaluated on this call";
             return (Effect::Deny, Reason::new(ReasonCode::RuleError, detail).by(&rule.id, &rule.answers));

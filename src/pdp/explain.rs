@@ -6,7 +6,9 @@
 use cedar_policy::PolicySet;
 use serde::Serialize;
 
-use super::{Compiled, Facts, cedar, decide, structure};
+use super::command::Seen;
+use super::decide::judged;
+use super::{Compiled, Facts, cedar, decide};
 use crate::model::{Call, Decision, Effect, ThreatId};
 
 /// One rule tried.
@@ -37,10 +39,13 @@ pub struct Trace {
 #[must_use]
 pub fn explain(policy: &Compiled, facts: &Facts, call: &Call) -> Trace {
     let decision = decide(policy, facts, call);
-    let refused = structure::refusal(policy.policy(), call).is_some();
-    let rules =
-        if refused { Vec::new() } else { policy.slice(call).map(|slice| slice.rules.clone()).unwrap_or_default() };
-    let steps = rules.into_iter().filter_map(|index| step(policy, facts, call, index)).collect();
+    let steps = judged(policy, call).map_or_else(
+        |_| Vec::new(),
+        |seen| {
+            let rules = policy.slice(call, seen.class).map(|slice| slice.rules.clone()).unwrap_or_default();
+            rules.into_iter().filter_map(|index| step(policy, facts, call, &seen, index)).collect()
+        },
+    );
     let allowed = match decision.effect {
         Effect::Allow => String::new(),
         Effect::Ask => "the same call, once a person has approved it".to_owned(),
@@ -49,11 +54,11 @@ pub fn explain(policy: &Compiled, facts: &Facts, call: &Call) -> Trace {
     Trace { steps, decision, allowed }
 }
 
-fn step(policy: &Compiled, facts: &Facts, call: &Call, index: usize) -> Option<Step> {
+fn step(policy: &Compiled, facts: &Facts, call: &Call, seen: &Seen, index: usize) -> Option<Step> {
     let rule = policy.policy().rules.get(index)?;
     let mut alone = PolicySet::new();
     cedar::add(&mut alone, index, rule).ok()?;
-    let verdict = cedar::evaluate(&alone, &cedar::Reads::All, facts, call, policy.effect_class(call).word());
+    let verdict = cedar::evaluate(&alone, &cedar::Reads::All, facts, call, seen);
     let held = if verdict.failed.is_empty() { Some(!verdict.held.is_empty()) } else { None };
     Some(Step { rule: rule.id.clone(), effect: rule.effect, held, answers: rule.answers.clone() })
 }

@@ -7,12 +7,14 @@
 mod argument;
 mod bounds;
 mod cedar;
+mod command;
 mod compile;
 mod compute;
 mod decide;
 mod explain;
 mod facts;
 mod permit;
+mod reach;
 mod structure;
 mod tokens;
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn tool(policy: &Policy, call: &Call) -> Option<Reason> {
 }
 
 /// Whether a cost states money, or what money is paid for.
-fn priced(cost: &Amounts) -> bool {
+pub(super) fn priced(cost: &Amounts) -> bool {
     [Kind::MicroUsd, Kind::Tokens, Kind::GpuMs].iter().any(|kind| cost.of(*kind) > 0)
 }
 

@@ -7,7 +7,7 @@ use cedar_policy::PolicySet;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{Compiled, Facts, cedar, decide, structure};
+use super::{Compiled, Facts, cedar, decide};
 use crate::model::Keep;
 use crate::model::{Action, Amounts, Call, Digest, Effect, EffectClass, Kind, Millis, Name, Resource, Subject};
 use crate::policy::{Approvals, ArgRule, ArgType, Cost, Memory, Peers, Policy, Rule, Tool};
@@ -30,6 +30,7 @@ fn tool(text: &str, effect: EffectClass) -> (String, Tool) {
     let tool = Tool {
         name: text.to_owned(),
         effect,
+        shell: None,
         args: BTreeMap::from([("n".to_owned(), argument)]),
         extra_args: false,
         cost: Cost(Amounts::ZERO.with(Kind::MicroUsd, 5)),
@@ -51,6 +52,7 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
             tool("save", EffectClass::Write),
             tool("send", EffectClass::Network),
         ]),
+        programs: BTreeMap::new(),
         code: None,
         models: BTreeMap::new(),
         registries: BTreeMap::new(),
@@ -120,14 +122,12 @@ pub(super) fn call(action: Action, resource: &str, n: Option<i64>) -> Call {
 
 /// What the whole set says, in the words of the law: an error denies, then the strictest wins.
 fn whole(policy: &Compiled, facts: &Facts, call: &Call) -> Effect {
-    if structure::refusal(policy.policy(), call).is_some() {
-        return Effect::Deny;
-    }
+    let Ok(seen) = super::decide::judged(policy, call) else { return Effect::Deny };
     let mut set = PolicySet::new();
     for (index, rule) in policy.policy().rules.iter().enumerate() {
         cedar::add(&mut set, index, rule).unwrap();
     }
-    let verdict = cedar::evaluate(&set, &cedar::Reads::All, facts, call, policy.effect_class(call).word());
+    let verdict = cedar::evaluate(&set, &cedar::Reads::All, facts, call, &seen);
     if !verdict.failed.is_empty() {
         return Effect::Deny;
     }

@@ -119,6 +119,12 @@ impl Gate {
         self.put(locked, Body::Part { call, part, posted: settled.posted })
     }
 
+    /// True when a call with this id was ever admitted or refused. A closed gate knows every call.
+    #[must_use]
+    pub fn knows(&self, call: &CallId) -> bool {
+        self.lock().map_or(true, |locked| locked.state.ledger.is_used(call))
+    }
+
     /// Accounts that are frozen or revoked, in order of id.
     #[must_use]
     pub fn bars(&self) -> Vec<(AccountId, Bar)> {

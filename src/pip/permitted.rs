@@ -57,7 +57,10 @@ fn ways(policy: &Policy) -> Vec<Way> {
         let reach = reach(policy, action, resource, effect);
         (reach > Reach::Never).then_some(Way { action, effect, reach })
     };
-    let tools = policy.tools.values().map(|tool| way(Action::ToolCall, Some(tool.name.as_str()), Some(tool.effect)));
+    let tools = policy
+        .tools
+        .values()
+        .flat_map(|tool| tool.classes().map(|class| way(Action::ToolCall, Some(tool.name.as_str()), Some(class))));
     let code = policy.code.iter().map(|_| way(Action::CodeRun, None, Some(EffectClass::Exec)));
     let peers = policy.peers.names.iter().filter(|_| policy.peers.max_depth > 0).map(|name| {
         let effect = policy.tools.get(name).map(|tool| tool.effect);
@@ -209,6 +212,7 @@ mod tests {
             file: "test.toml".into(),
             provenance: None,
             tools: BTreeMap::new(),
+            programs: BTreeMap::new(),
             code: None,
             models: BTreeMap::new(),
             registries: BTreeMap::new(),
@@ -236,6 +240,7 @@ mod tests {
             let tool = Tool {
                 name: (*name).into(),
                 effect: *effect,
+                shell: None,
                 args: BTreeMap::new(),
                 extra_args: true,
                 cost: Cost::default(),

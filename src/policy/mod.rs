@@ -13,6 +13,7 @@ mod parties;
 mod price;
 mod profile;
 mod profile_toml;
+mod program;
 mod protected;
 mod reader;
 mod types;
@@ -22,11 +23,12 @@ pub use answers::answered_by_gate;
 pub use check::{LayerCoverage, Remark, Severity, ThreatCoverage, check, coverage};
 pub use compute::{Exec, Flavor, Jobs};
 pub use derive::{FINAL_ANSWER, Options, derive};
-pub use import::{default_threat, import};
+pub use import::{Envelope, Narrowed, default_threat, envelope, import, narrow};
 pub use parse::parse;
 pub use parties::{Peers, Pin, Registry};
 pub use price::{CacheWrite, Long, Price};
 pub use profile::{Band, Certainty, LayerNote, Profile, Published};
+pub use program::Program;
 pub use types::{
     Approvals, ArgRule, ArgType, Budget, Code, Cost, Expect, FaultAt, Faults, Lease, Memory, Model, Policy, Provenance,
     Rule, Scope, Tool,

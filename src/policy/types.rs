@@ -6,6 +6,7 @@ use std::fmt;
 use super::compute::{Exec, Jobs};
 use super::parties::{Peers, Registry};
 use super::price::Price;
+use super::program::Program;
 use crate::model::{
     Action, Amounts, Checkpoint, Clock, CodeLimits, Digest, Effect, EffectClass, Factors, Keep, Kind, Millis, Name,
     Package, Preopen, Randomness, Record, Scratch, ThreatId, Window,
@@ -24,6 +25,8 @@ pub struct Policy {
     pub provenance: Option<Provenance>,
     /// Tools by exact name.
     pub tools: BTreeMap<String, Tool>,
+    /// Programs that a command line may run, by name.
+    pub programs: BTreeMap<String, Program>,
     /// Generated code; `None` means that none may run.
     pub code: Option<Code>,
     /// Models by exact name: what a call of one costs. Without any, models cost nothing but tokens.
@@ -85,8 +88,10 @@ pub struct Provenance {
 pub struct Tool {
     /// Exact name.
     pub name: String,
-    /// Its effect on the world.
+    /// Its effect on the world; with `shell`, the strictest that a command line may have.
     pub effect: EffectClass,
+    /// The argument that is a command line, judged by the programs that it runs.
+    pub shell: Option<String>,
     /// Constraints by argument; an argument without a row is denied unless `extra_args`.
     pub args: BTreeMap<String, ArgRule>,
     /// True when arguments without a row pass unchecked.
@@ -99,6 +104,15 @@ pub struct Tool {
     pub answers: Vec<ThreatId>,
     /// Line of the `[[tool]]` header.
     pub line: usize,
+}
+
+impl Tool {
+    /// The classes that a call of it can have, mildest first: one, unless it takes command lines.
+    pub fn classes(&self) -> impl Iterator<Item = EffectClass> + use<> {
+        let (most, open) = (self.effect, self.shell.is_some());
+        let mild = move |class: &EffectClass| open && class.strictness() < most.strictness();
+        EffectClass::ALL.into_iter().filter(move |class| *class == most || mild(class))
+    }
 }
 
 /// What one call of a tool reserves.

@@ -158,7 +158,7 @@ fn answer(effect: Effect, outcome: Option<Outcome>) -> Answer {
     let (reason, policy) = (Reason::new(code, ""), Digest::ZERO);
     let denial = outcome.is_none().then(|| reason.denial("the call"));
     let (obligations, reserve) = (Vec::new(), Amounts::ZERO);
-    let decision = Decision { effect, reason, obligations, reserve, grant: None, policy };
+    let decision = Decision { effect, reason, obligations, reserve, grant: None, exec: None, policy };
     Answer { call: Name::new("c").unwrap(), decision, outcome, receipt: None, denial }
 }
 

@@ -125,6 +125,15 @@ impl Desk {
         }
     }
 
+    /// Lets go of what waits about a call and of the calls made inside it; the questions stay on the docket and wait
+    /// for the same call.
+    pub(crate) fn defer(&self, call: &CallId) {
+        let of = |waiting: &Waiting| waiting.call == *call || waiting.parent.as_ref() == Some(call);
+        let mut table = lock(&self.0.table);
+        let gone = table.waiting.extract_if(|_, waiting| of(waiting));
+        gone.for_each(|(_, waiting)| drop(waiting.reply.send(Approval::Deferred)));
+    }
+
     /// Takes back the questions of a call and of the calls made inside it: whoever asked is gone.
     pub(crate) fn withdraw(&self, call: &CallId) {
         let of = |waiting: &Waiting| waiting.call == *call || waiting.parent.as_ref() == Some(call);

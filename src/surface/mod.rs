@@ -2,10 +2,11 @@
 //!
 //! A surface turns a wire message into a [`crate::model::Call`], gives it to the gate and encodes the
 //! answer. It decides nothing: identity comes from its configuration, everything else from the gate.
-//! The one surface so far is the HTTP sidecar of `docs/protocol.md`.
+//! They are routes of the HTTP sidecar of `docs/protocol.md`; `hook` is the form of one of them.
 
 mod card;
 mod desk;
+pub mod hook;
 mod http;
 mod secret;
 

@@ -29,6 +29,7 @@ pub fn tool(name: &str, effect: EffectClass) -> Tool {
     Tool {
         name: name.to_owned(),
         effect,
+        shell: None,
         args: BTreeMap::new(),
         extra_args: true,
         cost: Cost::default(),
@@ -78,6 +79,7 @@ pub fn empty() -> Policy {
         file: "test.toml".to_owned(),
         provenance: None,
         tools: BTreeMap::new(),
+        programs: BTreeMap::new(),
         code: None,
         models: BTreeMap::new(),
         registries: BTreeMap::new(),

@@ -4,7 +4,9 @@
 mod command;
 mod entry;
 mod files;
+mod hooks;
 mod hosting;
+mod installing;
 mod keeping;
 mod life;
 mod linked;

@@ -79,7 +79,7 @@ fn the_interface_describes_every_route_that_answers() {
         for (method, operation) in methods.as_object().unwrap() {
             routes += 1;
             let path = path.replace("{session}", "none").replace("{execution}", "none").replace("{receipt}", "none");
-            let path = path.replace("{approval}", "none");
+            let path = path.replace("{approval}", "none").replace("{client}", "codex");
             let operator = operation["security"] == json!([{"operator": []}]);
             let token = if operator { OPERATOR } else { AGENT };
             let body = (!operation["requestBody"].is_null()).then(|| json!({"nonsense": 1}));
@@ -96,7 +96,7 @@ fn the_interface_describes_every_route_that_answers() {
             assert!(!reply.text().contains("\"message\":\"no such path") && reply.status != 405, "{method} {path}");
         }
     }
-    assert_eq!(routes, 38);
+    assert_eq!(routes, 39);
 }
 
 #[test]

@@ -163,7 +163,7 @@ mod tests {
                 drop(book::Seen::read_all(text));
                 let _: Option<&str> = content::disguise(text);
                 let repo = repo::Repo::parse(repo::RepoKind::Model, "a/b");
-                drop(repo.map(|repo| manifest::Manifest::new(repo, "0".repeat(40)).take(text)));
+                let _ = repo.map(|repo| manifest::Manifest::new(repo, "0".repeat(40)).take(text));
             }
         }
 

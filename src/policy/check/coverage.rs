@@ -51,6 +51,8 @@ pub fn coverage(policy: &Policy) -> Vec<LayerCoverage> {
 pub(super) fn answerers(policy: &Policy, threat: ThreatId) -> Vec<String> {
     let mut parts: Vec<(String, &[ThreatId])> = vec![("the gate itself".into(), &policy.answers)];
     parts.extend(policy.tools.values().map(|tool| (format!("tool {}", tool.name), tool.answers.as_slice())));
+    let programs = policy.programs.values();
+    parts.extend(programs.map(|program| (format!("program {}", program.name), program.answers.as_slice())));
     parts.extend(policy.code.iter().map(|code| ("[code]".into(), code.answers.as_slice())));
     parts.extend(policy.registries.values().map(|r| (format!("registry {}", r.name), r.answers.as_slice())));
     parts.push(("[peers]".into(), &policy.peers.answers));

@@ -90,6 +90,7 @@ fn unused(policy: &Policy, remarks: &mut Remarks) {
         remarks.warning(tool.line, format!("the tool `{}` {text}", tool.name));
     }
     unbounded(policy, remarks);
+    programs(policy, remarks);
     let idle = |action, declared: bool, what: &str, remarks: &mut Remarks| {
         if declared && !policy.rules.iter().any(|rule| rule.effect != Effect::Deny && rule.actions.contains(&action)) {
             remarks.warning(0, format!("{what}, and no rule allows `{}`", action.word()));
@@ -111,6 +112,25 @@ fn unused(policy: &Policy, remarks: &mut Remarks) {
     idle(Action::ProcessRun, policy.exec.is_some(), "there is an [exec] section", remarks);
     if !policy.peers.names.is_empty() && policy.peers.max_depth == 0 {
         remarks.warning(0, "[peers] names agents, and `max_depth = 0` lets none be called".to_owned());
+    }
+}
+
+/// Programs that no tool runs or may run, and command lines without any.
+fn programs(policy: &Policy, remarks: &mut Remarks) {
+    let most = policy.tools.values().filter(|tool| tool.shell.is_some()).map(|tool| tool.effect.strictness()).max();
+    for program in policy.programs.values() {
+        match most {
+            None => remarks.warning(program.line, format!("no tool has `shell`, so `{}` runs nowhere", program.name)),
+            Some(most) if program.effect.strictness() > most => {
+                let text = "is stricter than any tool with `shell` may be; command lines with it are always denied";
+                remarks.warning(program.line, format!("the program `{}` {text}", program.name));
+            }
+            Some(_) => {}
+        }
+    }
+    for tool in policy.tools.values().filter(|tool| tool.shell.is_some() && policy.programs.is_empty()) {
+        let text = "takes command lines and there is no [[program]]; only what is part of the shell runs";
+        remarks.warning(tool.line, format!("the tool `{}` {text}", tool.name));
     }
 }
 

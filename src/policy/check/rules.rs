@@ -36,9 +36,11 @@ pub(super) fn check(policy: &Policy, remarks: &mut Remarks) {
 
 /// True when some rule allows `name` or asks about it.
 pub(super) fn may_pass(policy: &Policy, action: Action, name: &str) -> bool {
-    let class = policy.tools.get(name).map(|tool| tool.effect);
-    let target = Target { action, name, class };
-    policy.rules.iter().any(|rule| rule.effect != Effect::Deny && matches(rule, target))
+    let classes: Vec<_> = policy.tools.get(name).map_or(vec![None], |tool| tool.classes().map(Some).collect());
+    let passes = |class| {
+        policy.rules.iter().any(|rule| rule.effect != Effect::Deny && matches(rule, Target { action, name, class }))
+    };
+    classes.into_iter().any(passes)
 }
 
 /// Everything that a call can be about.
@@ -48,7 +50,8 @@ impl<'p> World<'p> {
     fn of(policy: &'p Policy) -> Self {
         let mut targets = BTreeSet::new();
         for tool in policy.tools.values() {
-            targets.insert(Target { action: Action::ToolCall, name: &tool.name, class: Some(tool.effect) });
+            let of = |class| Target { action: Action::ToolCall, name: tool.name.as_str(), class: Some(class) };
+            targets.extend(tool.classes().map(of));
         }
         for class in EffectClass::ALL {
             targets.insert(Target { action: Action::ToolCall, name: ANY_OTHER, class: Some(class) });

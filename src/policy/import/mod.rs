@@ -6,6 +6,9 @@
 
 mod factors;
 mod layers;
+mod program;
+
+pub use program::{Envelope, Narrowed, envelope, narrow};
 
 use super::profile::{Band, Profile, Published, slug};
 use super::profile_toml::{NOTE_BYTES, TITLE_BYTES};

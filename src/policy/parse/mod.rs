@@ -11,6 +11,7 @@ mod jobs;
 mod model;
 mod parties;
 mod profile;
+mod program;
 mod rule;
 mod tool;
 mod when;
@@ -48,6 +49,7 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
     let provenance = root.table("profile", "[profile]").map(|fields| profile::read(&fields));
     let labels = root.table("labels", "[labels]").map(|fields| read_labels(&fields)).unwrap_or_default();
     let tools = tool::read(root, &labels);
+    let programs = program::read(root);
     let registries = parties::registries(root);
     let code = root.table("code", "[code]").map(|fields| code::read(&fields, &registries));
     let peers = root.table("peers", "[peers]").map(|fields| parties::peers(&fields)).unwrap_or_default();
@@ -69,6 +71,7 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
         file: file.to_owned(),
         provenance: provenance.map_or(Some(None), |read| read.map(Some))?,
         tools,
+        programs,
         code: code.map_or(Some(None), |read| read.map(Some))?,
         models,
         registries,

@@ -51,6 +51,7 @@ fn read_tool(fields: &Fields<'_, '_>, labels: &BTreeSet<String>, unique: &mut Un
         unique.check(fields, name.value.as_str(), name.line);
     }
     let effect = fields.need_word("effect", &EFFECTS);
+    let shell = fields.text("shell");
     let args = fields.table("args", "[tool.args]").map(|args| read_args(&args)).unwrap_or_default();
     let extra_args = fields.flag("extra_args").unwrap_or(false);
     let cost = fields.table("cost", "[tool.cost]").map(|cost| read_cost(&cost)).unwrap_or_default();
@@ -58,9 +59,13 @@ fn read_tool(fields: &Fields<'_, '_>, labels: &BTreeSet<String>, unique: &mut Un
     check_known(fields, &given, labels, "label");
     let answers = fields.threats("answers");
     fields.end();
+    if let Some(shell) = &shell {
+        check_shell(fields, &shell.value, shell.line, &args);
+    }
     Some(Tool {
         name: name?.value.as_str().to_owned(),
         effect: effect?,
+        shell: shell.map(|shell| shell.value),
         args,
         extra_args,
         cost,
@@ -68,6 +73,15 @@ fn read_tool(fields: &Fields<'_, '_>, labels: &BTreeSet<String>, unique: &mut Un
         answers,
         line: fields.line,
     })
+}
+
+/// The argument of a command line has a row, so that a person sees it, and is there.
+fn check_shell(fields: &Fields<'_, '_>, shell: &str, line: usize, args: &BTreeMap<String, ArgRule>) {
+    let fits = |rule: &ArgRule| rule.required && matches!(rule.kind, ArgType::String | ArgType::Array);
+    if !args.get(shell).is_some_and(fits) {
+        let wanted = format!("[tool.args.{shell}] with type `string` (or `array`, for words) and `required = true`");
+        fields.fault(line, format!("`shell` names the argument that is a command line; it needs {wanted}"));
+    }
 }
 
 fn read_cost(fields: &Fields<'_, '_>) -> Cost {

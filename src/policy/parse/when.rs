@@ -11,8 +11,18 @@ use super::super::reader::{list, nearest, shown};
 use crate::model::Action;
 
 /// Facts under `context`, as `docs/policy.md` lists them.
-const FACTS: [&str; 9] =
-    ["args", "labels", "effect", "since_person", "remaining", "delegation", "nested", "registry", "revision"];
+const FACTS: [&str; 10] = [
+    "args",
+    "labels",
+    "effect",
+    "programs",
+    "since_person",
+    "remaining",
+    "delegation",
+    "nested",
+    "registry",
+    "revision",
+];
 /// Facts that only `package.fetch` has.
 const PACKAGE_FACTS: [&str; 2] = ["registry", "revision"];
 /// Longest condition, bytes; also bounds its nesting.

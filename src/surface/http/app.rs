@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::config::Config;
 use super::decide::Works;
 use super::error::{Fault, Refusal};
+use super::hooks::Hooks;
 use super::metrics::Meters;
 use super::session::Sessions;
 use crate::model::{Action, Call, Name, Resource, Subject};
@@ -28,6 +29,7 @@ pub(super) struct App {
     pub(super) executor: Arc<dyn Executor>,
     pub(super) sessions: Sessions,
     pub(super) works: Works,
+    pub(super) hooks: Hooks,
     pub(super) meters: Meters,
     /// KiB left for request bodies.
     pub(super) body_room: Semaphore,
@@ -48,6 +50,7 @@ impl App {
             executor,
             sessions: Sessions::default(),
             works: Works::default(),
+            hooks: Hooks::default(),
             meters: Meters::default(),
             body_room: Semaphore::new(BODY_ROOM),
             active: watch::channel(0).0,

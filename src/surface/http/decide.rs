@@ -17,7 +17,7 @@ use super::app::{App, blocking};
 use super::body::Strict;
 use super::error::{Fault, Refusal};
 use super::tagged;
-use crate::model::{Action, Amounts, Call, CallId, Digest, Name, Outcome, Resource, Status};
+use crate::model::{Action, Amounts, Call, CallId, Digest, Name, Outcome, ReasonCode, Resource, Status};
 use crate::pep::{Answer, Durable, Reserved};
 use crate::surface::lock;
 
@@ -46,7 +46,7 @@ impl Works {
         lock(&self.0).open.len()
     }
 
-    fn begin(&self) -> Result<(), Refusal> {
+    pub(super) fn begin(&self) -> Result<(), Refusal> {
         let mut table = lock(&self.0);
         if table.open.len() + table.deciding >= OPEN {
             return Err(Refusal::new(Fault::Busy, format!("{OPEN} calls have no outcome yet; report outcomes first")));
@@ -64,7 +64,7 @@ impl Works {
         }
     }
 
-    fn take(&self, call: &CallId) -> Option<Durable<Reserved>> {
+    pub(super) fn take(&self, call: &CallId) -> Option<Durable<Reserved>> {
         lock(&self.0).open.remove(call).map(|work| work.durable)
     }
 
@@ -124,7 +124,7 @@ pub(super) async fn decide(State(app): State<Arc<App>>, Strict(body): Strict<Dec
     app.works.begin()?;
     let (sender, receiver) = oneshot::channel();
     let mut asked = Asking { app: app.clone(), call: Some(call.id.clone()) };
-    tokio::task::spawn_blocking(move || admit(&app, call, sender));
+    tokio::task::spawn_blocking(move || admit(&app, call, sender, Admitted::answer));
     let answer = receiver.await.map_err(|_| Refusal::internal());
     asked.call = None;
     answer.map(Json)
@@ -157,17 +157,37 @@ impl Drop for Asking {
     }
 }
 
+/// What came of the first half of the line.
+pub(super) enum Admitted {
+    /// The work is kept under this id.
+    Allowed(CallId),
+    /// It was refused.
+    Denied { call: CallId, denial: String, reason: ReasonCode, receipt: Option<Name> },
+}
+
+impl Admitted {
+    fn answer(self) -> Value {
+        match self {
+            Self::Allowed(call) => {
+                json!({"call": call, "effect": "allow", "denial": null, "reason": null, "receipt": null})
+            }
+            Self::Denied { call, denial, reason, receipt } => {
+                json!({"call": call, "effect": "deny", "denial": denial, "reason": reason, "receipt": receipt})
+            }
+        }
+    }
+}
+
 /// Walks the first half of the line and keeps the work, unless whoever asked has gone: then the
 /// call cannot have begun.
-fn admit(app: &App, call: Call, sender: oneshot::Sender<Value>) {
+pub(super) fn admit<T>(app: &App, call: Call, sender: oneshot::Sender<T>, encode: impl FnOnce(Admitted) -> T) {
     let (id, action) = (call.id.clone(), call.action);
     let what = format!("{} {}", action.word(), call.resource.name);
     let deciding = Deciding(app);
     match app.meters.admitted(action, || app.gate.admit(call)) {
         Ok(durable) => {
             deciding.end(Some(durable));
-            let allowed = json!({"call": id, "effect": "allow", "denial": null, "reason": null, "receipt": null});
-            if sender.send(allowed).is_err()
+            if sender.send(encode(Admitted::Allowed(id.clone()))).is_err()
                 && let Some(durable) = app.works.take(&id)
             {
                 drop(app.gate.complete(durable, Outcome::of(Status::Broken)));
@@ -177,10 +197,8 @@ fn admit(app: &App, call: Call, sender: oneshot::Sender<Value>) {
             deciding.end(None);
             let Answer { decision, denial, receipt, .. } = *answer;
             let denial = denial.unwrap_or_else(|| decision.reason.denial(&what));
-            let receipt = receipt.map(|receipt| receipt.receipt_id);
-            let reason = decision.reason.code;
-            let denied = json!({"call": id, "effect": "deny", "denial": denial, "reason": reason, "receipt": receipt});
-            drop(sender.send(denied));
+            let (receipt, reason) = (receipt.map(|receipt| receipt.receipt_id), decision.reason.code);
+            drop(sender.send(encode(Admitted::Denied { call: id, denial, reason, receipt })));
         }
     }
 }

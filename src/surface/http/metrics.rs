@@ -27,6 +27,17 @@ struct CallLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HookLabels {
+    client: &'static str,
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BypassLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BudgetLabels {
     tier: &'static str,
     kind: &'static str,
@@ -37,13 +48,16 @@ pub(super) struct Meters {
     calls: Family<CallLabels, Counter>,
     latency: Histogram,
     panics: Counter,
+    hooks: Family<HookLabels, Counter>,
+    bypasses: Family<BypassLabels, Counter>,
 }
 
 impl Default for Meters {
     fn default() -> Self {
         // 10 microseconds to 5 seconds.
         let latency = Histogram::new(exponential_buckets(0.000_01, 2.0, 20));
-        Self { calls: Family::default(), latency, panics: Counter::default() }
+        let (hooks, bypasses) = (Family::default(), Family::default());
+        Self { calls: Family::default(), latency, panics: Counter::default(), hooks, bypasses }
     }
 }
 
@@ -97,6 +111,16 @@ impl Meters {
     /// Notes that a request was answered with `internal` because its handler panicked.
     pub(super) fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// Notes an event of a client's hooks.
+    pub(super) fn hooked(&self, client: &'static str, event: &'static str) {
+        self.hooks.get_or_create(&HookLabels { client, event }).inc();
+    }
+
+    /// Notes a tool that ran past the gate: by the client, or `changed` when other arguments ran than were decided about.
+    pub(super) fn bypassed(&self, kind: &'static str) {
+        self.bypasses.get_or_create(&BypassLabels { kind }).inc();
     }
 
     fn count(&self, action: Action, effect: &'static str, reason: ReasonCode) {
@@ -155,6 +179,12 @@ pub(super) fn text(app: &App) -> Result<String, std::fmt::Error> {
     registry.register("calls", "Calls by action, effect and reason", meters.calls.clone());
     registry.register("line_seconds", "Time that the gate itself took for a call", meters.latency.clone());
     registry.register("panics", "Requests that failed inside the gate", meters.panics.clone());
+    registry.register("hook_events", "Events of coding agents' hooks", meters.hooks.clone());
+    registry.register(
+        "hook_bypasses",
+        "Tools that ran without a decision, or otherwise than decided",
+        meters.bypasses.clone(),
+    );
     gauge(&mut registry, "sessions", "Open sessions", app.sessions.count() as u64);
     gauge(&mut registry, "executions", "Executions that have not ended", app.sessions.executing() as u64);
     gauge(&mut registry, "open_calls", "Calls of the host without an outcome", app.works.count() as u64);
@@ -200,7 +230,8 @@ fn budgets(registry: &mut Registry, app: &App) {
 /// The accounts that can be drawn on now.
 fn open_accounts(app: &App) -> HashSet<AccountId> {
     let subjects = app.sessions.ids().into_iter().filter_map(|id| app.sessions.peek(app, &id));
-    let mut open: HashSet<AccountId> = subjects.flat_map(|subject| AccountId::path(&subject)).collect();
+    let told = app.hooks.conversations().into_iter().map(|(session, run)| app.subject(session, run, Vec::new()));
+    let mut open: HashSet<AccountId> = subjects.chain(told).flat_map(|subject| AccountId::path(&subject)).collect();
     // The organisation and the agent are there without a session, too.
     let own = AccountId::path(&app.subject(app.config.agent.clone(), app.config.agent.clone(), Vec::new()));
     open.extend(own.into_iter().filter(|account| account.tier() < Tier::Session));

@@ -16,6 +16,8 @@ mod error;
 mod execute;
 mod execution;
 mod files;
+mod hook_schema;
+mod hooks;
 mod keep;
 mod listener;
 mod metrics;

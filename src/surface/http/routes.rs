@@ -15,7 +15,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::auth::{Scope, identify, permit};
 use super::error::{Fault, Refusal};
-use super::{approvals, authzen, budgets, decide, execute, files, keep, openapi, page, read, session, ticket};
+use super::{approvals, authzen, budgets, decide, execute, files, hooks, keep, openapi, page, read, session, ticket};
 
 type Mount = fn(MethodFilter) -> MethodRouter<Arc<App>>;
 
@@ -59,6 +59,11 @@ const NONE: Option<&str> = None;
 const RECEIPT_QUERY: &[(&str, &str)] =
     &[("session", "only receipts of this session"), ("limit", "at most this many, 1 to 1000; 100 when absent")];
 
+const HOOK_QUERY: &[(&str, &str)] = &[
+    ("wait_ms", "how long a person's answer is awaited, up to 3600000; 100000 when absent"),
+    ("defer", "`true`: a call about which a person was asked is deferred instead of denied (Claude Code, headless)"),
+];
+
 routes! {
     POST "/v1/sessions" Agent Some("NewSession"), &[] => 201 "Session" [NotFound Conflict SessionLimit Stopping]
         session::open, "Opens a session with the tools that the host offers";
@@ -98,6 +103,8 @@ routes! {
         decide::decide, "Decides a call that the host runs itself; on allow its amounts are held";
     POST "/v1/outcome" Agent Some("Outcome"), &[] => 200 "Recorded" [NotFound JournalFailed]
         decide::outcome, "Reports the outcome of a decided call, once";
+    POST "/v1/hooks/{client}" Agent Some("HookEvent"), HOOK_QUERY => 200 "HookAnswer" [NotFound SessionLimit Busy JournalFailed Stopping]
+        hooks::hook, "Takes an event of a coding agent's hooks (`claude-code`, `codex`) and answers in its own form";
     POST "/access/v1/evaluation" Agent Some("Evaluation"), &[] => 200 "Evaluated" [NotFound]
         authzen::evaluate, "AuthZEN Authorization API 1.0: what would be decided; holds nothing";
     GET "/v1/budgets" Either NONE, &[] => 200 "Budgets" [JournalFailed]

@@ -7,12 +7,15 @@ use serde_json::{Map, Value, json};
 
 use super::authzen::resource_type;
 use super::decide::elsewhere;
+use super::hook_schema::hooks;
 use crate::model::{Action, KINDS, Limits, REASONS, ReasonCode, Tier};
 
 /// Every schema by name.
 pub(super) fn schemas() -> Map<String, Value> {
     let mut all = Map::new();
-    for part in [common(), sessions(), kept(), execution(), hosted(), evaluation(), budgets(), reading(), approvals()] {
+    for part in
+        [common(), sessions(), kept(), execution(), hosted(), evaluation(), budgets(), reading(), approvals(), hooks()]
+    {
         if let Value::Object(part) = part {
             all.extend(part);
         }
@@ -26,18 +29,18 @@ pub(super) fn reference(name: &str) -> Value {
 }
 
 /// An object that has exactly `properties`, of which `required` must be there.
-fn object(required: &[&str], properties: &Value) -> Value {
+pub(super) fn object(required: &[&str], properties: &Value) -> Value {
     json!({"type": "object", "additionalProperties": false, "required": required, "properties": properties})
 }
 
-fn with_example(mut schema: Value, example: Value) -> Value {
+pub(super) fn with_example(mut schema: Value, example: Value) -> Value {
     if let Value::Object(map) = &mut schema {
         map.insert("examples".into(), Value::Array(vec![example]));
     }
     schema
 }
 
-fn text(about: &str) -> Value {
+pub(super) fn text(about: &str) -> Value {
     json!({"type": "string", "description": about})
 }
 

@@ -119,6 +119,10 @@ async fn run(
     let places = Arc::new(Semaphore::new(connections));
     let router = router(app.clone());
     let mut tasks = JoinSet::new();
+    // Before the first call can come: it would be told that nobody can be asked.
+    if app.config.operator_token.is_some() {
+        app.config.desk.open(&app.gate);
+    }
     let served = Served { router, places: places.clone(), draining, read_within: app.config.read_within };
     if let Some(socket) = &unix {
         let listener = socket.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
@@ -130,9 +134,6 @@ async fn run(
         tasks.spawn(accept(served.clone(), Via::Tcp, async move || listener.accept().await.map(|(stream, _)| stream)));
     }
     tasks.spawn(sweep(app.clone()));
-    if app.config.operator_token.is_some() {
-        app.config.desk.open(&app.gate);
-    }
     shutdown.wait().await;
     wind_down(&app).await;
     // Connections finish the answer that they are writing; whoever hangs is cut off.

@@ -104,8 +104,8 @@ fn a_tool_is_decided_before_and_completed_after() {
     assert_eq!(receipts.len(), 1);
     assert_eq!(receipts[0]["execution"]["status"], "done", "{}", receipts[0]);
     assert!(receipts[0]["execution"]["result"].as_str().unwrap().starts_with("sha256:"));
-    let failed = event("PostToolUseFailure", "s1", "t2", "Read", &json!({"file_path": "/work/a"}));
-    assert_eq!(before(&rig, "s1", "t2", "Read", json!({"file_path": "/work/a"})).0, "allow");
+    let failed = event("PostToolUseFailure", "s1", "t2", "Read", &json!({"file_path": "/srv/project/a"}));
+    assert_eq!(before(&rig, "s1", "t2", "Read", json!({"file_path": "/srv/project/a"})).0, "allow");
     assert_eq!(tell(&rig, "claude-code", "", failed).json(), json!({}));
     let metrics = rig.get("/metrics").text();
     assert!(metrics.contains("weir_open_calls 0"), "{metrics}");
@@ -124,9 +124,9 @@ fn what_the_policy_does_not_have_is_denied_with_what_it_has() {
         ("Bash", json!({"command": "ls", "run_in_background": true}), "run_in_background"),
         ("CronCreate", json!({"cron": "* * * * *"}), "no tool `CronCreate`"),
         ("mcp__files__read", json!({}), "no tool `mcp__files__read`"),
-        ("Edit", json!({"file_path": "/work/.claude/settings.local.json", "new_string": "{}"}), "protected"),
-        ("Write", json!({"file_path": "/work/.git/hooks/pre-commit", "content": ""}), "protected"),
-        ("NotebookEdit", json!({"notebook_path": "/work/runs/ledger.jsonl", "new_source": ""}), "protected"),
+        ("Edit", json!({"file_path": "/srv/project/.claude/settings.local.json", "new_string": "{}"}), "protected"),
+        ("Write", json!({"file_path": "/srv/project/.git/hooks/pre-commit", "content": ""}), "protected"),
+        ("NotebookEdit", json!({"notebook_path": "/srv/project/runs/ledger.jsonl", "new_source": ""}), "protected"),
         ("Bash", json!({"command": "ls > .mcp.json"}), "protected"),
         ("Bash", json!({"command": "ls > ~/.bash''rc"}), "protected"),
     ] {

@@ -38,35 +38,34 @@ pub trait Board: Send + Sync {
 /// The NVIDIA driver of this machine, asked through its management library.
 #[derive(Debug, Default)]
 pub struct Driver {
-    library: Option<Nvml>,
+    driver: Option<Nvml>,
 }
 
 impl Driver {
     /// Looks for the driver.
     #[must_use]
     pub fn find() -> Self {
-        Self { library: Nvml::init().ok() }
+        Self { driver: Nvml::init().ok() }
     }
 }
 
 impl Board for Driver {
     fn cards(&self) -> Result<Vec<Card>, String> {
-        let library = self.library.as_ref();
-        let library =
-            library.ok_or("this machine has no NVIDIA driver, or its management library (NVML) is missing")?;
+        let driver = self.driver.as_ref();
+        let driver = driver.ok_or("this machine has no NVIDIA driver, or its management library (NVML) is missing")?;
         let told =
             |error: nvml_wrapper::error::NvmlError| format!("the NVIDIA driver does not say what there is: {error}");
         let card = |index| {
-            let device = library.device_by_index(index)?;
+            let device = driver.device_by_index(index)?;
             let busy = device.running_compute_processes_count().unwrap_or(0);
             let file = PathBuf::from(format!("/dev/nvidia{}", device.minor_number()?));
             Ok(Card { uuid: device.uuid()?, device: file, busy })
         };
-        (0..library.device_count().map_err(told)?).map(card).collect::<Result<_, _>>().map_err(told)
+        (0..driver.device_count().map_err(told)?).map(card).collect::<Result<_, _>>().map_err(told)
     }
 
     fn load(&self, uuid: &str) -> Option<u32> {
-        let device = self.library.as_ref()?.device_by_uuid(uuid).ok()?;
+        let device = self.driver.as_ref()?.device_by_uuid(uuid).ok()?;
         device.utilization_rates().ok().map(|load| load.gpu)
     }
 }

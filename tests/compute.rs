@@ -148,6 +148,11 @@ fn what_is_not_listed_of_a_machine_or_a_registry_is_refused_with_what_is() {
         (fetch("model:team/old", json!({"path": "a.pkl", "code": true})), None, ""),
         (fetch("model:team/none", json!({})), Some(ReasonCode::UnpinnedPackage), "model:team/base"),
         (publish("model:team/out", "hub"), None, ""),
+        (
+            Call { args: serde_json::Map::new(), ..publish("model:team/out", "hub") },
+            Some(ReasonCode::BadArgument),
+            "bytes as a whole number",
+        ),
         (publish("model:team/base", "hub"), Some(ReasonCode::NotWritable), "names model:team/out"),
         (publish("model:team/out", "python"), Some(ReasonCode::NotWritable), ""),
         (process("python3", json!({"argv": ["/usr/bin/python3", "train.py"], "cwd": ".", "gpus": 2})), None, ""),

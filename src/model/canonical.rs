@@ -189,8 +189,9 @@ impl<'o> Serializer for Writer<'o> {
     fn serialize_map(self, _: Option<usize>) -> Result<Object<'o>, Long> {
         self.object(None)
     }
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Object<'o>, Long> {
-        self.object(None)
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Object<'o>, Long> {
+        // A struct of serde_json's own that stands for text or numbers as they were written.
+        if name.starts_with('$') { Err(Long) } else { self.object(None) }
     }
     fn serialize_struct_variant(self, _: &str, _: u32, variant: &'static str, _: usize) -> Result<Object<'o>, Long> {
         self.object(Some(variant))

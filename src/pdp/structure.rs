@@ -231,7 +231,10 @@ fn publication(policy: &Policy, call: &Call) -> Option<Reason> {
         return Some(Reason::new(ReasonCode::NotWritable, format!("no registry `{registry}` is allowed")));
     };
     if known.writable.contains(name) {
-        return None;
+        // What is sent counts before it is sent.
+        let stated = call.args.get("bytes").is_some_and(Value::is_u64);
+        let detail = "a publication states how many bytes it sends, in `bytes`";
+        return (!stated).then(|| Reason::new(ReasonCode::BadArgument, detail).instead("bytes as a whole number"));
     }
     let reason = Reason::new(ReasonCode::NotWritable, format!("`{name}` may not be changed in registry `{registry}`"));
     Some(reason.instead(instead(policy, call)).by(format!("registry {registry}"), &known.answers))

@@ -25,7 +25,7 @@ use weir::journal::Memory;
 use weir::model::{Effect, Kind, Outcome, Status, Timestamp};
 use weir::pdp::Compiled;
 use weir::pep::Gate;
-use weir::pep::port::{Clock, Nobody, Treasury as _};
+use weir::pep::port::{AccountId, Clock, Nobody, Order, Treasury as _};
 use weir::policy::{Budget, Lease, Policy, Scope};
 use weir::shared::{Keeper, Office, Postgres, Terms};
 
@@ -137,11 +137,15 @@ fn at(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get(sorted.len() * percent / 100).copied().unwrap_or_default()
 }
 
+fn acme() -> AccountId {
+    AccountId::parse("acme").unwrap()
+}
+
 fn orders(server: &Server, office: &Office, gates: usize) {
     let _members = members(server, gates, Some(100));
     let rounds = 100;
     let mut took: Vec<Duration> = (0..rounds)
-        .map(|round| office.order(if round % 2 == 0 { "freeze" } else { "thaw" }, "acme", "bench").unwrap())
+        .map(|round| office.order(if round % 2 == 0 { Order::Freeze } else { Order::Thaw }, &acme(), "bench").unwrap())
         .collect();
     took.sort_unstable();
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
@@ -173,12 +177,12 @@ fn late(server: &Server, office: &Office, gates: usize, time: Duration) {
                 });
             }
             std::thread::sleep(time / 2);
-            office.order("freeze", "acme", "bench").unwrap();
+            office.order(Order::Freeze, &acme(), "bench").unwrap();
             *returned.lock().unwrap() = Instant::now();
             std::thread::sleep(time / 2);
             stop.store(true, Ordering::SeqCst);
         });
-        office.order("thaw", "acme", "bench").unwrap();
+        office.order(Order::Thaw, &acme(), "bench").unwrap();
         let returned = returned.into_inner().unwrap();
         let accepted = accepted.into_inner().unwrap();
         let late = accepted.iter().filter(|began| **began > returned).count();

@@ -190,7 +190,14 @@ fn execute(place: &Place, command: Command) -> Result<(Value, String), String> {
 fn on(place: &Place, what: &str, account: &str, done: &str) -> Result<(Value, String), String> {
     let account = checked(account)?;
     let answer = place.change(what, &json!({"account": account}))?;
-    Ok((answer, format!("{account} {done}\n")))
+    let whereof = match answer["reach"].as_str() {
+        Some("gates") => ", at every gate",
+        Some("store") => {
+            ", at the gate of this store alone; its shared budgets are other gates' too: `weir store` orders all of them"
+        }
+        _ => "",
+    };
+    Ok((answer, format!("{account} {done}{whereof}\n")))
 }
 
 fn checked(account: &str) -> Result<AccountId, String> {

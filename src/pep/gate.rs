@@ -35,6 +35,9 @@ pub enum GateFault {
     /// What an operator asked for cannot be done; nothing was changed.
     #[error("{0}")]
     Refused(String),
+    /// Whether every gate of the shared budgets has followed an order is not known; a stop is in force here.
+    #[error("{0}")]
+    Alone(String),
 }
 
 /// What the edges plug in.

@@ -28,6 +28,7 @@ pub use answer::Answer;
 pub use asking::{AnswerFault, Reply};
 pub use gate::{Gate, GateFault};
 pub use lasting::Resumed;
+pub use operate::Reach;
 pub use replay::Replay;
 pub use stage::{Durable, Reserved};
 pub use statement::{AccountLine, Doubt, LimitLine, Statement};

@@ -6,14 +6,59 @@
 use std::sync::atomic::Ordering;
 
 use super::gate::Locked;
-use super::port::{JournalFault, Ticket};
+use super::port::{JournalFault, Order, Round, Ticket, TreasuryFault};
 use super::{Durable, Gate, GateFault, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Bar, Standing};
 use crate::model::{Amounts, CallId, Reason, ReasonCode, Subject};
 use crate::policy::Budget;
 
+/// How far an order of an operator went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// This gate, which shares nothing with others.
+    Gate,
+    /// Every gate that shares its budgets.
+    Gates,
+}
+
 impl Gate {
+    /// Does what an operator orders about an account, here and at every gate with which this one shares budgets. A stop is
+    /// in force here before the others hear of it.
+    ///
+    /// # Errors
+    /// [`GateFault::Refused`] when it cannot be done, as [`Gate::freeze`], [`Gate::thaw`] and [`Gate::revoke`] say, or when
+    /// another gate or the office of the database has stopped what is to go on; [`GateFault::Alone`] when the others
+    /// may not have heard of it: to be given again; [`GateFault::Journal`] when it could not be recorded.
+    pub fn order(&self, order: Order, account: &AccountId, by: &str) -> Result<Reach, GateFault> {
+        let Some(treasury) = &self.pots.treasury else { return self.follow(order, account, by).map(|()| Reach::Gate) };
+        let reached = |fault: TreasuryFault| match fault {
+            TreasuryFault::Refused(why) => refused(why),
+            fault => GateFault::Alone(alone(order, account, &fault)),
+        };
+        if order == Order::Thaw {
+            return match treasury.circulate(order, account, by).map_err(reached)? {
+                Round::Done => Ok(Reach::Gates),
+                Round::Needless => self.thaw(account, by).map(|()| Reach::Gates),
+            };
+        }
+        self.follow(order, account, by)?;
+        treasury.circulate(order, account, by).map(|_| Reach::Gates).map_err(reached)
+    }
+
+    /// Does what an order says at this gate alone.
+    ///
+    /// # Errors
+    /// Those of [`Gate::freeze`], [`Gate::thaw`] and [`Gate::revoke`].
+    pub fn follow(&self, order: Order, account: &AccountId, by: &str) -> Result<(), GateFault> {
+        match order {
+            Order::Freeze => self.freeze(account, by),
+            Order::Thaw => self.thaw(account, by),
+            Order::Revoke => self.revoke(account, by),
+        }
+    }
+
     /// Lets nothing new run on `account` or below it, until [`Gate::thaw`]. What runs goes on.
     ///
     /// # Errors
@@ -187,6 +232,17 @@ impl Gate {
 
 fn refused(why: String) -> GateFault {
     GateFault::Refused(why)
+}
+
+/// What is known when an order could not be given to every gate.
+fn alone(order: Order, account: &AccountId, fault: &TreasuryFault) -> String {
+    let known = if order == Order::Thaw {
+        "may go on at some gates and not at others"
+    } else {
+        "is stopped at this gate; the others of its shared budgets may not know"
+    };
+    let word = order.word();
+    format!("`{account}` {known}: {fault}. Give the order again, or `weir store {word}` where the database is reached")
 }
 
 /// Why nothing runs on an account.

@@ -7,7 +7,7 @@ pub use crate::audit::{About, Head, Question, Sealed};
 pub use crate::ledger::AccountId;
 use crate::model::{Action, Call, CallId, CodeGrant, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
 
-pub use super::treasury::{Claim, Holding, Opening, Pot, Treasury, TreasuryFault};
+pub use super::treasury::{Claim, Holding, Opening, Order, Pot, Round, Treasury, TreasuryFault};
 use super::{Answer, Durable, Reserved};
 
 /// Tells the time. The only clock of the core.

@@ -4,6 +4,7 @@
 //! loses nothing. It states what it counts on with every question; whatever the database held for it beyond that comes
 //! back by the same statement. No answer therefore has to be asked for again: the next statement heals a lost one.
 
+use crate::ledger::AccountId;
 use crate::model::Digest;
 pub use crate::model::Pot;
 
@@ -43,6 +44,44 @@ pub struct Opening {
     pub token: Digest,
 }
 
+/// What an operator may order about an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing new runs there until it is thawed.
+    Freeze,
+    /// It goes on.
+    Thaw,
+    /// Nothing new runs there any more, and what runs is told to stop.
+    Revoke,
+}
+
+impl Order {
+    /// Its name in the protocol, on the command line and in the database.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
+            Self::Revoke => "revoke",
+        }
+    }
+
+    /// The order of this name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Freeze, Self::Thaw, Self::Revoke].into_iter().find(|order| order.word() == word)
+    }
+}
+
+/// What became of an order that was to go round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// Every gate has followed it, or accepts nothing any more.
+    Done,
+    /// There is nothing to undo elsewhere: no order about this account has ever gone round.
+    Needless,
+}
+
 /// Why the treasury did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TreasuryFault {
@@ -52,6 +91,9 @@ pub enum TreasuryFault {
     /// It refuses this gate for good: retired, begun again elsewhere, or with a journal older than it has shown.
     #[error("{0}")]
     Fenced(String),
+    /// It refuses this one thing; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Gives out allowance of budgets that several gates share. Every call may block; none is made in the critical section
@@ -71,4 +113,11 @@ pub trait Treasury: Send + Sync {
     /// # Errors
     /// [`TreasuryFault`].
     fn claim(&self, claim: &Claim<'_>) -> Result<Holding, TreasuryFault>;
+
+    /// Gives `order` on `account` to every gate, this one too, and returns once each has followed it durably or accepts
+    /// nothing any more. A gate may stop what it likes; it may let go on only what it was the last to stop.
+    ///
+    /// # Errors
+    /// [`TreasuryFault`]. After [`TreasuryFault::Unreachable`] the order may stand and be followed by each gate in turn.
+    fn circulate(&self, order: Order, account: &AccountId, by: &str) -> Result<Round, TreasuryFault>;
 }

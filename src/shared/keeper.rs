@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::treasury::{Order, Postgres};
+use super::treasury::{Circular, Postgres};
 use crate::ledger::AccountId;
 use crate::model::Millis;
-use crate::pep::port::TreasuryFault;
+use crate::pep::port::{Order, TreasuryFault};
 use crate::pep::{Gate, GateFault};
 
 /// Keeps the standing for as long as it lives. Dropping it gives back what is unused and ends the standing.
@@ -110,18 +110,13 @@ impl Round {
         }
     }
 
-    fn follow(&self, order: &Order) -> Result<(), TreasuryFault> {
-        let Order { number, what, account, by } = order;
+    fn follow(&self, order: &Circular) -> Result<(), TreasuryFault> {
+        let Circular { number, what, account, by } = order;
         let unclear =
             || TreasuryFault::Unreachable(format!("order {number} (`{what}` of `{account}`) is not understood"));
         let account = AccountId::parse(account).map_err(|_| unclear())?;
-        let done = match what.as_str() {
-            "freeze" => self.gate.freeze(&account, by),
-            "thaw" => self.gate.thaw(&account, by),
-            "revoke" => self.gate.revoke(&account, by),
-            _ => return Err(unclear()),
-        };
-        match done {
+        let order = Order::from_word(what).ok_or_else(unclear)?;
+        match self.gate.follow(order, &account, by) {
             // It is so already, or is stronger already.
             Ok(()) | Err(GateFault::Refused(_)) => Ok(()),
             Err(fault) => Err(TreasuryFault::Unreachable(fault.to_string())),

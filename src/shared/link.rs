@@ -28,11 +28,13 @@ const COOL: Duration = Duration::from_millis(250);
 const REPEATS: u32 = 6;
 
 /// What went wrong, for a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LinkFault {
     /// No answer: not reached, cut off, or too late.
+    #[error("{0}")]
     Unreachable(String),
     /// The database answered with an error that trying again does not mend.
+    #[error("{0}")]
     Refused(String),
 }
 

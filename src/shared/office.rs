@@ -1,13 +1,15 @@
 //! What people do on the shared database: prepare it, give orders to every gate, retire a gate that is gone.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
 
-use super::link::{Link, LinkFault, Param};
-use super::{Address, CHANNEL, GRANTS, MIGRATIONS, Terms};
+use super::link::{Link, Param};
+use super::rounds::go_round;
+use super::{Address, GRANTS, MIGRATIONS, Terms};
+use crate::ledger::AccountId;
 use crate::model::{Kind, Pot, Timestamp};
+use crate::pep::port::Order;
 
 /// A connection for people.
 #[derive(Debug)]
@@ -51,8 +53,8 @@ impl Office {
     pub fn open(address: Address, terms: &Terms) -> std::io::Result<Self> {
         // A migration may wait for a table longer than a claim does.
         let link = Link::open(address, 1, terms.patience * 5, None)?;
-        let margin = i64::try_from(terms.margin.as_millis()).unwrap_or(i64::MAX);
-        Ok(Self { link, margin, longest: terms.ttl + terms.margin + terms.patience })
+        let margin = terms.margin_ms();
+        Ok(Self { link, margin, longest: terms.longest() })
     }
 
     /// Prepares the database: the schema, the functions, and the roles `weir_gate` and `weir_operator`. Brings an older
@@ -74,7 +76,10 @@ impl Office {
         }
         script.push_str(GRANTS);
         script.push_str("\nCOMMIT;");
-        self.link.script(script).inspect_err(|_| drop(self.link.script("ROLLBACK".into()))).map_err(told)?;
+        self.link
+            .script(script)
+            .inspect_err(|_| drop(self.link.script("ROLLBACK".into())))
+            .map_err(|fault| fault.to_string())?;
         Ok((before, MIGRATIONS.len()))
     }
 
@@ -91,35 +96,18 @@ impl Office {
         Ok(usize::try_from(cell::<i64>(&rows, 0, 0)?).unwrap_or_default())
     }
 
-    /// Gives `what` (`freeze`, `thaw` or `revoke`) on `account` to every gate, and returns when each has followed it or
+    /// Gives `order` on `account` to every gate, and returns when each has followed it or
     /// has no standing any more: from then on no gate accepts what the order forbids. Gives how long that took.
     ///
     /// # Errors
     /// A sentence. Where it says which gates are waited for, the order stands and is followed by each gate in turn.
-    pub fn order(&self, what: &str, account: &str, by: &str) -> Result<Duration, String> {
+    pub fn order(&self, order: Order, account: &AccountId, by: &str) -> Result<Duration, String> {
         let began = Instant::now();
         let text = |text: &str| Param::Text(text.to_owned());
-        let rows = self.rows("SELECT weir.give_order($1, $2, $3)", vec![text(what), text(account), text(by)])?;
-        let number: i64 = cell(&rows, 0, 0)?;
-        // Only to be quick about it: a heartbeat would find the order too.
-        let _ = self.link.script(format!("NOTIFY {CHANNEL}"));
-        loop {
-            let waiting =
-                self.rows("SELECT weir.waiting_for($1, $2)", vec![Param::Whole(number), Param::Whole(self.margin)]);
-            match waiting {
-                Ok(rows) if rows.is_empty() => return Ok(began.elapsed()),
-                Ok(rows) if began.elapsed() > self.longest * 3 => {
-                    let names: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
-                    return Err(format!("order {number} stands; still waiting for {}", names.join(", ")));
-                }
-                Err(fault) if began.elapsed() > self.longest * 3 => {
-                    return Err(format!(
-                        "order {number} stands, and whether every gate has followed it is not known: {fault}"
-                    ));
-                }
-                Ok(_) | Err(_) => thread::sleep(Duration::from_millis(5)),
-            }
-        }
+        let rows = self
+            .rows("SELECT weir.give_order($1, $2, $3)", vec![text(order.word()), text(account.as_str()), text(by)])?;
+        go_round(&self.link, 0, cell(&rows, 0, 0)?, self.margin, self.longest)?;
+        Ok(began.elapsed())
     }
 
     /// Every gate that has ever joined, by name.
@@ -184,7 +172,7 @@ impl Office {
     }
 
     fn rows(&self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, String> {
-        self.link.query(0, sql, params).map_err(told)
+        self.link.query(0, sql, params).map_err(|fault| fault.to_string())
     }
 }
 
@@ -192,12 +180,6 @@ fn pot(row: &Row) -> Result<Option<PotRow>, String> {
     let Some(kind) = Kind::from_name(&value::<String>(row, 2)?) else { return Ok(None) };
     let pot = Pot { budget: value(row, 0)?, account: value(row, 1)?, kind, opens: Timestamp(unsigned(value(row, 3)?)) };
     Ok(Some(PotRow { pot, gate: value(row, 4)?, held: unsigned(value(row, 5)?) }))
-}
-
-fn told(fault: LinkFault) -> String {
-    match fault {
-        LinkFault::Unreachable(why) | LinkFault::Refused(why) => why,
-    }
 }
 
 fn cell<'r, T: tokio_postgres::types::FromSql<'r>>(rows: &'r [Row], row: usize, at: usize) -> Result<T, String> {

@@ -8,10 +8,12 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::link::{Link, LinkFault, Param};
+use super::rounds::go_round;
 use super::standing::{Moment, Standing};
 use super::{Address, MIGRATIONS};
+use crate::ledger::AccountId;
 use crate::model::{Kind, Name, Timestamp};
-use crate::pep::port::{Claim, Holding, Opening, Pot, Treasury, TreasuryFault};
+use crate::pep::port::{Claim, Holding, Opening, Order, Pot, Round, Treasury, TreasuryFault};
 
 /// How long things may take. Gates and operators of one database should agree on them.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +37,20 @@ impl Default for Terms {
     }
 }
 
+impl Terms {
+    pub(super) fn margin_ms(&self) -> i64 {
+        i64::try_from(self.margin.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// How long a gate that has just renewed may go on without a word.
+    pub(super) fn longest(&self) -> Duration {
+        self.ttl + self.margin + self.patience
+    }
+}
+
 /// An order that went round.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Order {
+pub(super) struct Circular {
     pub(super) number: i64,
     pub(super) what: String,
     pub(super) account: String,
@@ -89,7 +102,7 @@ impl Postgres {
 
     /// Tells that the gate lives and how long its journal is. Answers the orders that it has to follow before the
     /// standing that comes with them counts.
-    pub(super) fn heartbeat(&self, position: u64) -> Result<(Moment, Vec<Order>), TreasuryFault> {
+    pub(super) fn heartbeat(&self, position: u64) -> Result<(Moment, Vec<Circular>), TreasuryFault> {
         let asked = Moment::now();
         let acked = self.acked.load(Ordering::SeqCst);
         let ttl = i64::try_from(self.terms.ttl.as_millis()).unwrap_or(i64::MAX);
@@ -105,8 +118,9 @@ impl Postgres {
         }
         let sql = "SELECT version, what, account, made_by FROM weir.orders_after($1)";
         let rows = self.link.query(self.heart(), sql, vec![whole(acked)]).map_err(fault)?;
-        let order =
-            |row: &Row| Ok(Order { number: get(row, 0)?, what: get(row, 1)?, account: get(row, 2)?, by: get(row, 3)? });
+        let order = |row: &Row| {
+            Ok(Circular { number: get(row, 0)?, what: get(row, 1)?, account: get(row, 2)?, by: get(row, 3)? })
+        };
         Ok((asked, rows.iter().map(order).collect::<Result<_, TreasuryFault>>()?))
     }
 
@@ -153,6 +167,20 @@ impl Postgres {
     fn one(&self, lane: usize, sql: &'static str, params: Vec<Param>) -> Result<Row, TreasuryFault> {
         let rows = self.link.query(lane, sql, params).map_err(fault)?;
         rows.into_iter().next().ok_or_else(|| TreasuryFault::Unreachable("the database gave no answer".into()))
+    }
+
+    /// What the database says to an order of this gate.
+    fn order(&self, order: Order, account: &AccountId, by: &str) -> Result<Option<i64>, TreasuryFault> {
+        let text = |text: &str| Param::Text(text.to_owned());
+        let params = vec![self.gate(), self.epoch(), text(order.word()), text(account.as_str()), text(by)];
+        let row = self.one(self.heart(), "SELECT refused, number FROM weir.order_from($1, $2, $3, $4, $5)", params)?;
+        let no = |why: &str| Err(TreasuryFault::Refused(format!("`{account}` {why}")));
+        match get::<Option<String>>(&row, 0)?.as_deref() {
+            Some("none") => Ok(None),
+            Some("revoked") => no("is revoked for good"),
+            Some("elsewhere") => no("was stopped from elsewhere, and only `weir store thaw` lets it go on"),
+            _ => refused(&row).and_then(|()| get(&row, 1)).map(Some),
+        }
     }
 
     fn is_current(&self) -> Result<(), TreasuryFault> {
@@ -206,6 +234,12 @@ impl Treasury for Postgres {
         let row = self.one(self.lane(claim.pot), sql, params)?;
         refused(&row)?;
         Ok(Holding { held: unsigned(get(&row, 1)?), room: unsigned(get(&row, 2)?) })
+    }
+
+    fn circulate(&self, order: Order, account: &AccountId, by: &str) -> Result<Round, TreasuryFault> {
+        let Some(number) = self.order(order, account, by)? else { return Ok(Round::Needless) };
+        let round = go_round(&self.link, self.heart(), number, self.terms.margin_ms(), self.terms.longest());
+        round.map(|_| Round::Done).map_err(TreasuryFault::Unreachable)
     }
 }
 

@@ -172,7 +172,7 @@ impl Server {
     /// The database, prepared, with a login for gates and one for operators.
     pub fn prepared(&self) -> Office {
         let office = Office::open(self.address("admin"), &TERMS).unwrap();
-        assert_eq!(office.migrate(), Ok((0, 1)));
+        assert_eq!(office.migrate(), Ok((0, 2)));
         self.sql("admin", "CREATE ROLE gate LOGIN IN ROLE weir_gate; CREATE ROLE boss LOGIN IN ROLE weir_operator");
         Office::open(self.address("boss"), &TERMS).unwrap()
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weir::model::{Digest, Kind, Pot, Timestamp};
-use weir::pep::port::{Claim, Holding, Opening, Treasury as _, TreasuryFault};
+use weir::pep::port::{AccountId, Claim, Holding, Opening, Order, Round, Treasury as _, TreasuryFault};
 use weir::shared::{Office, Postgres};
 
 use super::book::{self, Book, No};
@@ -124,6 +124,7 @@ fn a_gate_may_neither_read_change_nor_delete_what_is_not_its_own() {
         "DELETE FROM weir.shares",
         "UPDATE weir.shares SET raised = 1000000",
         "INSERT INTO weir.orders VALUES (1, 'thaw', 'acme', 'me')",
+        "SELECT * FROM weir.orders",
         "SELECT * FROM weir.shares",
         "TRUNCATE weir.gates CASCADE",
         "DROP TABLE weir.pots",
@@ -157,11 +158,31 @@ fn a_database_is_prepared_once_and_another_format_is_refused() {
     let unprepared = Postgres::open(server.address("admin"), &name("g"), TERMS, None).unwrap();
     assert!(unprepared.join(opening(1)).is_err());
     server.prepared();
-    assert_eq!(admin.migrate(), Ok((1, 1)), "twice does nothing");
+    assert_eq!(admin.migrate(), Ok((2, 2)), "twice does nothing");
     let gate = gate(&server, 1);
     gate.join(opening(1)).unwrap();
-    server.sql("admin", "INSERT INTO weir.format VALUES (2)");
+    server.sql("admin", "INSERT INTO weir.format VALUES (3)");
     assert!(admin.migrate().unwrap_err().contains("later than this version"));
     let fault = self::gate(&server, 2).join(opening(1)).unwrap_err();
     assert!(fault.to_string().contains("weir store migrate"), "{fault}");
+}
+
+/// What a gate of the first format left behind is there after the migration, and orders can be given at gates.
+#[test]
+fn a_database_of_the_first_format_is_brought_up_to_date() {
+    let Some(server) = Server::start() else { return };
+    let office = server.prepared();
+    server.sql("admin", "DROP FUNCTION weir.order_from(text, bigint, text, text, text)");
+    server.sql("admin", "ALTER TABLE weir.orders DROP COLUMN gate");
+    server.sql("admin", "DELETE FROM weir.format WHERE version = 2");
+    let acme = AccountId::parse("acme").unwrap();
+    office.order(Order::Freeze, &acme, "before").unwrap();
+    let gate = gate(&server, 1);
+    assert!(gate.join(opening(1)).unwrap_err().to_string().contains("weir store migrate"));
+    let admin = Office::open(server.address("admin"), &TERMS).unwrap();
+    assert_eq!(admin.migrate(), Ok((1, 2)));
+    gate.join(opening(1)).unwrap();
+    let no = gate.circulate(Order::Thaw, &acme, "me").unwrap_err();
+    assert!(no.to_string().contains("from elsewhere"), "{no}");
+    assert_eq!(gate.circulate(Order::Freeze, &acme, "me"), Ok(Round::Done), "it has no standing to wait for");
 }

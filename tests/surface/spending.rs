@@ -56,13 +56,13 @@ fn a_frozen_account_takes_nothing_new_and_a_revoked_one_never_again() {
     for what in ["freeze", "thaw", "revoke"] {
         assert_eq!(rig.ask(AGENT, "POST", &format!("/v1/budgets/{what}"), Some(of(&one))).code(), "forbidden");
     }
-    assert_eq!(operate(&rig, "freeze", of(&one)).json(), json!({}));
+    assert_eq!(operate(&rig, "freeze", of(&one)).json(), json!({"reach": "gate"}));
     let denied = decide(&rig, &one);
     assert_eq!(denied["reason"], "account_frozen", "{denied}");
     assert_eq!(decide(&rig, &two)["effect"], "allow");
     let line = account(&rig, &format!("acme/coder/{one}"));
     assert_eq!((&line["closed"]["revoked"], &line["closed"]["by"]), (&json!(false), &json!("operator")));
-    assert_eq!(operate(&rig, "thaw", of(&one)).json(), json!({}));
+    assert_eq!(operate(&rig, "thaw", of(&one)).json(), json!({"reach": "gate"}));
     assert_eq!(operate(&rig, "thaw", of(&one)).code(), "conflict", "it is not frozen");
     assert_eq!(decide(&rig, &one)["effect"], "allow");
 
@@ -70,7 +70,7 @@ fn a_frozen_account_takes_nothing_new_and_a_revoked_one_never_again() {
     let spinning = std::thread::scope(|scope| {
         let spinning = scope.spawn(|| rig.execute(&one, "spin").json());
         eventually("started", || rig.script.started.load(Ordering::SeqCst) == 1);
-        assert_eq!(operate(&rig, "revoke", json!({"account": "acme/coder"})).json(), json!({}));
+        assert_eq!(operate(&rig, "revoke", json!({"account": "acme/coder"})).json(), json!({"reach": "gate"}));
         spinning.join().unwrap()
     });
     assert_eq!((&spinning["status"], rig.script.stopped.load(Ordering::SeqCst)), (&json!("broken"), 1));

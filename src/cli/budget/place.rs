@@ -15,7 +15,7 @@ use crate::journal::{Questions, Reader, public_key};
 use crate::ledger::AccountId;
 use crate::model::{Amounts, Name};
 use crate::pdp::Compiled;
-use crate::pep::port::{Clock as _, Nobody};
+use crate::pep::port::{Clock as _, Nobody, Order};
 use crate::pep::{AnswerFault, Gate, GateFault, Replay, Reply, Statement};
 use crate::surface::{Answered, Desk};
 
@@ -130,9 +130,13 @@ impl Store {
                 let by = body["by"].as_u64().unwrap_or_default();
                 done(gate.raise_budget(text("budget"), &account()?, by, BY))
             }
-            "freeze" => done(gate.freeze(&account()?, BY)),
-            "thaw" => done(gate.thaw(&account()?, BY)),
-            "revoke" => done(gate.revoke(&account()?, BY)),
+            _ if let Some(order) = Order::from_word(what) => {
+                // The gates that share budgets with this one have stores of their own, and do not hear of it.
+                let shares = self.policy.policy().budgets.iter().any(|budget| budget.shared.is_some());
+                let reach = if shares { "store" } else { "gate" };
+                let done = gate.follow(order, &account()?, BY);
+                done.map(|()| json!({"reach": reach})).map_err(|fault| fault.to_string())
+            }
             _ => {
                 let used: Amounts = serde_json::from_value(body["used"].clone()).map_err(|error| error.to_string())?;
                 let posted = gate.reconcile(&compose::name("call", text("call"))?, used, BY);

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::super::shared::Place;
 use crate::ledger::AccountId;
 use crate::model::{Kind, Pot, Timestamp};
+use crate::pep::port::Order;
 use crate::shared::{Office, Terms};
 
 #[derive(Debug, clap::Subcommand)]
@@ -16,11 +17,11 @@ pub(super) enum Command {
     /// Show every gate that shares budgets, and what it holds.
     Gates(Place),
     /// Freeze an account at every gate; returns when none accepts for it any more.
-    Freeze(Order),
+    Freeze(Given),
     /// Let a frozen account go on, at every gate.
-    Thaw(Order),
+    Thaw(Given),
     /// Close an account for good at every gate; returns when none accepts for it any more.
-    Revoke(Order),
+    Revoke(Given),
     /// End a gate that is gone for good: it is refused from now on, and what it held counts as spent.
     Retire {
         /// The gate, as `weir store gates` prints it.
@@ -56,7 +57,7 @@ pub(super) enum Command {
 
 /// An order to every gate.
 #[derive(Debug, clap::Args)]
-pub(super) struct Order {
+pub(super) struct Given {
     /// The account: `org`, `org/agent`, `org/agent/session`, …
     account: String,
     /// Who gives it.
@@ -81,9 +82,9 @@ pub(super) fn run(command: Command, out: &mut dyn Write) -> Result<io::Result<()
             format!("format {before} before, {after} now")
         }
         Command::Gates(place) => return gates(&open(&place)?).map(|text| write!(out, "{text}")),
-        Command::Freeze(order) => give("freeze", &order)?,
-        Command::Thaw(order) => give("thaw", &order)?,
-        Command::Revoke(order) => give("revoke", &order)?,
+        Command::Freeze(given) => give(Order::Freeze, &given)?,
+        Command::Thaw(given) => give(Order::Thaw, &given)?,
+        Command::Revoke(given) => give(Order::Revoke, &given)?,
         Command::Retire { gate, by, place } => {
             open(&place)?.retire(&gate, &by)?;
             format!("{gate} is retired; what it held counts as spent (`weir store correct` says otherwise)")
@@ -102,10 +103,10 @@ fn open(place: &Place) -> Result<Office, String> {
     Office::open(place.need()?, &Terms::default()).map_err(|error| error.to_string())
 }
 
-fn give(what: &str, order: &Order) -> Result<String, String> {
-    let account = AccountId::parse(&order.account).map_err(|fault| format!("`{}`: {fault}", order.account))?;
-    let took = open(&order.place)?.order(what, account.as_str(), &order.by)?;
-    Ok(format!("{what} {account}: in force at every gate after {} ms", took.as_millis()))
+fn give(order: Order, given: &Given) -> Result<String, String> {
+    let account = AccountId::parse(&given.account).map_err(|fault| format!("`{}`: {fault}", given.account))?;
+    let took = open(&given.place)?.order(order, &account, &given.by)?;
+    Ok(format!("{} {account}: in force at every gate after {} ms", order.word(), took.as_millis()))
 }
 
 fn gates(office: &Office) -> Result<String, String> {

@@ -18,6 +18,8 @@ GRANT EXECUTE ON FUNCTION weir.orders_after(bigint) TO weir_gate;
 GRANT EXECUTE ON FUNCTION weir.shares_of(text) TO weir_gate;
 GRANT EXECUTE ON FUNCTION
     weir.claim(text, bigint, bigint, text, text, text, bigint, bigint, bigint, bigint, bigint, bigint) TO weir_gate;
+GRANT EXECUTE ON FUNCTION weir.order_from(text, bigint, text, text, text) TO weir_gate;
+GRANT EXECUTE ON FUNCTION weir.waiting_for(bigint, bigint) TO weir_gate;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA weir TO weir_operator;
 GRANT EXECUTE ON FUNCTION weir.give_order(text, text, text) TO weir_operator;

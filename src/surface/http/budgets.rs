@@ -14,7 +14,7 @@ use super::app::{App, blocking};
 use super::body::Strict;
 use super::error::{Fault, Refusal};
 use crate::model::{Amounts, CallId};
-use crate::pep::port::AccountId;
+use crate::pep::port::{AccountId, Order};
 use crate::pep::{Gate, GateFault, Statement};
 
 /// Who did it, for the record: the token is the identity.
@@ -53,27 +53,28 @@ pub(super) async fn raise(State(app): State<Arc<App>>, Strict(body): Strict<Rais
 }
 
 /// `POST /v1/budgets/freeze`
-pub(super) async fn freeze(
-    State(app): State<Arc<App>>,
-    Strict(body): Strict<OnAccount>,
-) -> Result<Json<Value>, Refusal> {
-    let account = account(&body.account)?;
-    on(app, move |gate| gate.freeze(&account, BY)).await.map(|()| Json(json!({})))
+pub(super) async fn freeze(app: State<Arc<App>>, body: Strict<OnAccount>) -> Result<Json<Value>, Refusal> {
+    order(app, body, Order::Freeze).await
 }
 
 /// `POST /v1/budgets/thaw`
-pub(super) async fn thaw(State(app): State<Arc<App>>, Strict(body): Strict<OnAccount>) -> Result<Json<Value>, Refusal> {
-    let account = account(&body.account)?;
-    on(app, move |gate| gate.thaw(&account, BY)).await.map(|()| Json(json!({})))
+pub(super) async fn thaw(app: State<Arc<App>>, body: Strict<OnAccount>) -> Result<Json<Value>, Refusal> {
+    order(app, body, Order::Thaw).await
 }
 
 /// `POST /v1/budgets/revoke`
-pub(super) async fn revoke(
+pub(super) async fn revoke(app: State<Arc<App>>, body: Strict<OnAccount>) -> Result<Json<Value>, Refusal> {
+    order(app, body, Order::Revoke).await
+}
+
+async fn order(
     State(app): State<Arc<App>>,
     Strict(body): Strict<OnAccount>,
+    order: Order,
 ) -> Result<Json<Value>, Refusal> {
     let account = account(&body.account)?;
-    on(app, move |gate| gate.revoke(&account, BY)).await.map(|()| Json(json!({})))
+    let reach = on(app, move |gate| gate.order(order, &account, BY)).await?;
+    Ok(Json(json!({"reach": reach})))
 }
 
 /// `POST /v1/budgets/reconcile`
@@ -92,6 +93,7 @@ async fn on<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     blocking(move || work(&app.gate)).await?.map_err(|fault| match fault {
         GateFault::Refused(why) => Refusal::new(Fault::Conflict, why),
+        GateFault::Alone(why) => Refusal::new(Fault::Unreached, why),
         GateFault::Journal(_) | GateFault::Tampered(_) => Refusal::new(
             Fault::JournalFailed,
             "the journal cannot be written; every call is denied until the gate is started anew",

@@ -27,12 +27,13 @@ pub(super) enum Fault {
     Busy,
     Internal,
     JournalFailed,
+    Unreached,
     Stopping,
 }
 
 impl Fault {
     /// Every fault.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -46,6 +47,7 @@ impl Fault {
         Self::Busy,
         Self::Internal,
         Self::JournalFailed,
+        Self::Unreached,
         Self::Stopping,
     ];
 
@@ -65,6 +67,7 @@ impl Fault {
             Self::Busy => (429, "busy", "too many requests or open calls at once"),
             Self::Internal => (500, "internal", "the gate failed; the call was refused"),
             Self::JournalFailed => (503, "journal_failed", "the journal cannot be read or written"),
+            Self::Unreached => (503, "gates_unreached", "done at this gate; other gates may not know of it"),
             Self::Stopping => (503, "stopping", "the gate is stopping and takes no new work"),
         }
     }

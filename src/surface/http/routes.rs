@@ -111,11 +111,11 @@ routes! {
         budgets::list, "Every account with what it has posted, holds and has left, and when that will be gone";
     POST "/v1/budgets/raise" Operator Some("Raise"), &[] => 200 "Nothing" [Conflict JournalFailed]
         budgets::raise, "Adds to a budget of one account";
-    POST "/v1/budgets/freeze" Operator Some("OnAccount"), &[] => 200 "Nothing" [Conflict JournalFailed]
+    POST "/v1/budgets/freeze" Operator Some("OnAccount"), &[] => 200 "Ordered" [Conflict JournalFailed Unreached]
         budgets::freeze, "Lets nothing new run on an account or below it; what runs goes on";
-    POST "/v1/budgets/thaw" Operator Some("OnAccount"), &[] => 200 "Nothing" [Conflict JournalFailed]
+    POST "/v1/budgets/thaw" Operator Some("OnAccount"), &[] => 200 "Ordered" [Conflict JournalFailed Unreached]
         budgets::thaw, "Lets a frozen account go on";
-    POST "/v1/budgets/revoke" Operator Some("OnAccount"), &[] => 200 "Nothing" [Conflict JournalFailed]
+    POST "/v1/budgets/revoke" Operator Some("OnAccount"), &[] => 200 "Ordered" [Conflict JournalFailed Unreached]
         budgets::revoke, "Closes an account and all below it for good; what runs there is told to stop";
     POST "/v1/budgets/reconcile" Operator Some("Reconcile"), &[] => 200 "Reconciled" [Conflict JournalFailed]
         budgets::reconcile, "Says what a call with an unknown outcome really used, once";

@@ -303,6 +303,9 @@ fn budgets() -> Value {
             json!({"budget": "money", "account": "acme/coder", "by": 500_000}),
         ),
         "OnAccount": with_example(object(&["account"], &json!({"account": account})), json!({"account": "acme/coder"})),
+        "Ordered": object(&["reach"], &json!({
+            "reach": {"enum": ["gate", "gates"], "description": "every gate that shares its budgets, or this one, which shares none"},
+        })),
         "Reconcile": with_example(
             object(&["call", "used"], &json!({"call": name(), "used": reference("Amounts")})),
             json!({"call": "0123456789abcdef0123456789abcdef", "used": {"micro_usd": 120}}),

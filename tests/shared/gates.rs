@@ -316,12 +316,16 @@ fn a_gate_that_is_gone_is_retired_and_what_it_did_not_spend_is_free_again() {
 fn under_faults(fault: impl FnOnce(&mut Server, &Proxy)) {
     let Some(mut server) = Server::start() else { return };
     let office = server.prepared();
-    let limit = 300;
-    let policy = sharing(Kind::ToolCalls, limit, 7);
     let proxy = Proxy::to(server.port);
     let address = || Address::parse(&proxy.url("gate"), None).unwrap();
-    let mut members: Vec<Member> =
+    let policy = sharing(Kind::ToolCalls, 300, 7);
+    let members: Vec<Member> =
         (0..2).map(|n| Member::start(&format!("g{n}"), address(), policy.clone(), Store::default())).collect();
+    spend_all(&office, members, 300, || fault(&mut server, &proxy));
+}
+
+/// Two gates spend a budget of `limit` calls while `fault` happens: exactly the limit runs and exactly that is held.
+pub fn spend_all(office: &Office, mut members: Vec<Member>, limit: u64, fault: impl FnOnce()) {
     let (ran, stop, why) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(String::new()));
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -344,7 +348,7 @@ fn under_faults(fault: impl FnOnce(&mut Server, &Proxy)) {
             });
         }
         std::thread::sleep(Duration::from_millis(100));
-        fault(&mut server, &proxy);
+        fault();
         let end = Instant::now() + Duration::from_secs(20);
         while ran.load(Ordering::SeqCst) < limit as usize && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
@@ -359,7 +363,7 @@ fn under_faults(fault: impl FnOnce(&mut Server, &Proxy)) {
     );
     members.iter().for_each(|member| member.wait(true));
     members.iter_mut().for_each(Member::stop);
-    assert_eq!(held(&office), limit);
+    assert_eq!(held(office), limit);
     let journals: u64 = members.iter().map(|member| member.posted(Kind::ToolCalls)).sum();
     assert_eq!(journals, limit);
 }

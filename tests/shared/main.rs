@@ -10,6 +10,8 @@ mod support;
 mod book;
 mod model;
 
+#[cfg(all(feature = "shared", feature = "native"))]
+mod cable;
 #[cfg(feature = "shared")]
 mod gates;
 #[cfg(feature = "shared")]

@@ -28,6 +28,8 @@ pub struct Server {
     home: tempfile::TempDir,
     bin: PathBuf,
     pub port: u16,
+    /// Whether it listens beyond loopback from its next start on: only in a network namespace of the test's own.
+    pub everywhere: bool,
     child: Option<Child>,
 }
 
@@ -86,7 +88,7 @@ impl Server {
         let text = std::fs::read_to_string(&conf).unwrap() + &settings.join("\n") + "\n";
         std::fs::write(&conf, text).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { home, bin, port, child: None };
+        let mut server = Self { home, bin, port, everywhere: false, child: None };
         server.up();
         Some(server)
     }
@@ -123,7 +125,7 @@ impl Server {
         unprivileged(&self.bin.join("postgres"))
             .arg("-D")
             .arg(self.folder())
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-k"])
+            .args(["-h", if self.everywhere { "*" } else { "127.0.0.1" }, "-p", &self.port.to_string(), "-k"])
             .arg(self.home.path())
             .args(["-c", "max_connections=60", "-c", "shared_buffers=16MB"])
             .current_dir("/")

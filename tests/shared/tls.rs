@@ -12,7 +12,7 @@ use super::gates::{Member, sharing};
 use super::server::{NOBODY, Server, TERMS, is_root};
 use super::support::Store;
 
-const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct horse";
 
 /// An authority, and a certificate of it for the names.
 fn certificate(names: &[&str]) -> (String, String, String) {
@@ -27,7 +27,14 @@ fn certificate(names: &[&str]) -> (String, String, String) {
 
 /// A server that lets the gate in over TLS with its password alone, and its authority's certificate.
 fn guarded(names: &[&str]) -> Option<(Server, String)> {
+    listening(names, "127.0.0.1/32")
+}
+
+/// The same for gates of the network `from`; it listens on every address of its own network namespace where that is not
+/// loopback.
+pub fn listening(names: &[&str], from: &str) -> Option<(Server, String)> {
     let mut server = Server::start()?;
+    server.everywhere = !from.starts_with("127.");
     drop(server.prepared());
     server.sql("admin", &format!("ALTER ROLE gate PASSWORD '{PASSWORD}'"));
     server.stop();
@@ -45,14 +52,15 @@ fn guarded(names: &[&str]) -> Option<(Server, String)> {
     put("server.key", &key);
     let conf = std::fs::read_to_string(folder.join("postgresql.conf")).unwrap();
     put("postgresql.conf", &format!("{conf}\nssl = on\n"));
-    let hosts = "hostssl all gate 127.0.0.1/32 scram-sha-256\nhostnossl all gate 127.0.0.1/32 reject\n\
-                 host all all 127.0.0.1/32 trust\n";
-    put("pg_hba.conf", hosts);
+    let hosts = format!(
+        "hostssl all gate {from} scram-sha-256\nhostnossl all gate {from} reject\nhost all all 127.0.0.1/32 trust\n"
+    );
+    put("pg_hba.conf", &hosts);
     server.up();
     Some((server, authority))
 }
 
-fn file(folder: &Path, text: &str) -> std::path::PathBuf {
+pub fn file(folder: &Path, text: &str) -> std::path::PathBuf {
     let path = folder.join("ca.pem");
     std::fs::write(&path, text).unwrap();
     path

@@ -178,7 +178,9 @@ impl Postgres {
         match get::<Option<String>>(&row, 0)?.as_deref() {
             Some("none") => Ok(None),
             Some("revoked") => no("is revoked for good"),
-            Some("elsewhere") => no("was stopped from elsewhere: thaw it at the gate that stopped it, or with `weir store thaw`"),
+            Some("elsewhere") => {
+                no("was stopped from elsewhere: thaw it at the gate that stopped it, or with `weir store thaw`")
+            }
             _ => refused(&row).and_then(|()| get(&row, 1)).map(Some),
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 pub use crate::audit::{About, Head, Question, Sealed};
 pub use crate::ledger::AccountId;
-use crate::model::{Action, Call, CallId, CodeGrant, Millis, Name, Outcome, OutputFile, Seat, Timestamp};
+use crate::model::{Action, Call, CallId, CodeGrant, Millis, Name, Outcome, OutputFile, Quota, Seat, Timestamp};
 
 pub use super::treasury::{Claim, Holding, Opening, Order, Pot, Round, Treasury, TreasuryFault};
 use super::{Answer, Durable, Reserved};
@@ -228,6 +228,12 @@ pub trait Keeper: Send + Sync {
     /// # Errors
     /// [`KeepFault`].
     fn remove(&self, seat: &Seat) -> Result<(), KeepFault>;
+
+    /// Makes the session's scratch folder where there is none yet, so that files can be put there before its first step.
+    ///
+    /// # Errors
+    /// [`KeepFault`]: all folders together would hold too much.
+    fn furnish(&self, seat: &Seat, quota: &Quota) -> Result<(), KeepFault>;
 
     /// The files in the session's scratch folder.
     ///

@@ -11,7 +11,7 @@ use super::session::{self, BUSY, Key, Lifted, Place};
 use super::transfer::{self, State};
 use super::vault::{Class, Header, Vault, Which};
 use super::{Guest, Sandbox};
-use crate::model::{CodeGrant, Keep, Name, OutputFile, Seat};
+use crate::model::{CodeGrant, Keep, Name, OutputFile, Quota, Seat};
 use crate::pep::port::{KeepFault, Keeper, Kept, Point};
 
 /// Sessions that one execution puts on disk for the sake of memory, at most.
@@ -321,6 +321,10 @@ impl Keeper for Sandbox {
         }
         self.forget(seat)?;
         if there.is_empty() { Err(KeepFault::Absent("kept session of this name")) } else { Ok(()) }
+    }
+
+    fn furnish(&self, seat: &Seat, quota: &Quota) -> Result<(), KeepFault> {
+        self.scratch(|scratches| scratches.furnish(seat, quota))
     }
 
     fn files(&self, seat: &Seat) -> Result<Vec<OutputFile>, KeepFault> {

@@ -130,6 +130,15 @@ impl Scratches {
         Ok(self.at.join(agent).join(name))
     }
 
+    /// Makes the seat's folder where there is none yet; one that is there stays as it is.
+    ///
+    /// # Errors
+    /// All folders together could hold too much.
+    pub(crate) fn furnish(&self, seat: &Seat, quota: &Quota) -> Result<(), KeepFault> {
+        let there = self.lock().contains_key(seat);
+        if there { Ok(()) } else { self.make(seat, quota).map(drop) }
+    }
+
     /// What was made, changed or removed in the seat's folder since the last look; the program there has ended.
     ///
     /// # Errors
@@ -509,6 +518,23 @@ mod tests {
         assert!(looks > 10 && reads > 10, "{looks} looks and {reads} reads");
         assert_eq!(fs::read_to_string(outside.join("f")).unwrap(), "outside");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_put_before_the_first_step_is_there_and_no_output_of_it() {
+        let (_place, scratches) = open();
+        let seat = seat("coder", "s1");
+        assert!(matches!(scratches.write(&seat, "in.csv", b"1,2"), Err(KeepFault::Absent(_))));
+        scratches.furnish(&seat, &QUOTA).unwrap();
+        assert!(scratches.list(&seat).unwrap().is_empty());
+        scratches.write(&seat, "in.csv", b"1,2").unwrap();
+        assert!(matches!(scratches.write(&seat, "big", &vec![0; 9_998]), Err(KeepFault::Full(_))));
+        // A step's own making of the folder, and one more furnishing, leave what is there.
+        let at = scratches.make(&seat, &QUOTA).unwrap();
+        scratches.furnish(&seat, &Quota { bytes: 1, files: 1 }).unwrap();
+        assert_eq!(std::fs::read(at.join("in.csv")).unwrap(), b"1,2");
+        scratches.write(&seat, "more", b"within the quota of before").unwrap();
+        assert!(scratches.changes(&seat).unwrap().files.is_empty());
     }
 
     #[test]

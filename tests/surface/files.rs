@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
-use weir::model::{Digest, OutputFile, Seat};
+use weir::model::{Digest, OutputFile, Quota, Seat};
 use weir::pep::port::{KeepFault, Keeper, Kept, Point};
 
 use crate::rig::{AGENT, OPERATOR, Reply, Rig};
@@ -51,6 +51,10 @@ impl Keeper for Shelf {
 
     fn remove(&self, seat: &Seat) -> Result<(), KeepFault> {
         self.0.lock().unwrap().retain(|(of, _), _| of != seat);
+        Ok(())
+    }
+
+    fn furnish(&self, _: &Seat, _: &Quota) -> Result<(), KeepFault> {
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use weir::model::{OutputFile, Seat, Timestamp};
+use weir::model::{OutputFile, Quota, Seat, Timestamp};
 use weir::pep::port::{KeepFault, Keeper, Kept, Point};
 
 use crate::rig::{AGENT, OPERATOR, Rig, eventually, name};
@@ -75,6 +75,10 @@ impl Keeper for Shelf {
         self.with(seat, |_| ())?;
         self.0.lock().unwrap().retain(|kept| kept.seat != *seat);
         Ok(())
+    }
+
+    fn furnish(&self, seat: &Seat, quota: &Quota) -> Result<(), KeepFault> {
+        self.1.furnish(seat, quota)
     }
 
     fn files(&self, seat: &Seat) -> Result<Vec<OutputFile>, KeepFault> {

@@ -22,7 +22,7 @@ from autogen_core.code_executor import CodeBlock
 
 from ._blocks import guest, plain_functions, refusal
 from ._code_result import TIMEOUT, UNAVAILABLE, UNSUPPORTED, GateCodeResult, Part, outcome, result_of
-from ._errors import GateError, GateUnavailable, Refused
+from ._errors import GateError, GateUnavailable
 from ._handles import Handles
 from ._host import CANCELLED, ERROR_CHARS, answer, cut, failure, tool_spec, with_notices
 from ._seat import Seat
@@ -225,7 +225,8 @@ class Worker:
         refused = refusal(block.language, block.code, imports, functions)
         if refused is not None:
             return Part(UNSUPPORTED, why=refused, reason="unsupported_language")
-        self._send_files(work, seat)
+        if self._work_dir is not None:
+            self._notes += self._work_dir.send(seat.session, self._work_dir.changed(seat.session))
         language, code = guest(block.language), block.code
         if language == "python":
             code = plain_functions(code, self.setup.functions_module, functions)
@@ -242,17 +243,6 @@ class Worker:
         else:
             part.printed = with_notices(part.printed, notices)
         return part
-
-    def _send_files(self, work: Work, seat: Seat) -> None:
-        """Puts what is new in the host's folder into the session's, which is there once a program has run."""
-        changed = self._work_dir.changed(seat.session) if self._work_dir is not None else []
-        if self._work_dir is None or not changed:
-            return
-        try:
-            self._notes += self._work_dir.send(seat.session, changed)
-        except Refused:
-            self._timed(work, seat, "", None)
-            self._notes += self._work_dir.send(seat.session, changed)
 
     def _timed(self, work: Work, seat: Seat, code: str, language: str | None) -> Done | None:
         """Runs one program, within ``timeout``; ``None`` when it was broken off before it began."""

@@ -49,7 +49,7 @@ class WorkDir:
         """Puts files into the session's folder; what to say of those that stayed here.
 
         Raises:
-            Refused: the folder is not there yet: it comes with the session's first program.
+            Refused: the gate does not know the session any more.
         """
         notes = []
         for name in names[:FILES]:

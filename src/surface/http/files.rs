@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::app::{App, blocking};
 use super::body::{Id, Raw};
 use super::error::{Fault, Refusal};
-use crate::model::{Name, Seat};
+use crate::model::{Name, Quota, Seat};
 use crate::pep::port::{KeepFault, Keeper};
 
 /// Files that are on their way out at the same time: each is in memory until its reader has it.
@@ -45,7 +45,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Place {
 
 /// `GET /v1/sessions/{s}/files`
 pub(super) async fn list(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<Value>, Refusal> {
-    let files = kept(&app, &id, |keeper, seat| keeper.files(seat)).await?;
+    let files = kept(&app, &id, |keeper, seat, quota| {
+        furnish(keeper, seat, quota)?;
+        keeper.files(seat)
+    });
+    let files = files.await?;
     Ok(Json(json!({"files": files})))
 }
 
@@ -55,7 +59,7 @@ pub(super) async fn read(State(app): State<Arc<App>>, place: Place) -> Result<Re
         return Err(Refusal::new(Fault::Busy, "too many files are being read at once; try again"));
     };
     let Place { session, path } = place;
-    let content = kept(&app, &session, move |keeper, seat| keeper.read(seat, &path)).await?;
+    let content = kept(&app, &session, move |keeper, seat, _| keeper.read(seat, &path)).await?;
     let body = Body::new(Content { bytes: Some(content.into()), _leaving: leaving });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
@@ -68,19 +72,29 @@ pub(super) async fn read(State(app): State<Arc<App>>, place: Place) -> Result<Re
 pub(super) async fn write(State(app): State<Arc<App>>, place: Place, body: Raw) -> Result<Json<Value>, Refusal> {
     app.check_open()?;
     let Place { session, path } = place;
-    let put = kept(&app, &session, move |keeper, seat| keeper.write(seat, &path, &body.bytes)).await?;
-    Ok(Json(json!(put)))
+    let put = kept(&app, &session, move |keeper, seat, quota| {
+        furnish(keeper, seat, quota)?;
+        keeper.write(seat, &path, &body.bytes)
+    });
+    Ok(Json(json!(put.await?)))
 }
 
-/// Asks the executor's keeper about the seat of the open session `id`.
+/// Before a session's first step its folder is not there yet, and what the step is to read has to lie in it.
+fn furnish(keeper: &dyn Keeper, seat: &Seat, quota: Option<Quota>) -> Result<(), KeepFault> {
+    quota.map_or(Ok(()), |quota| keeper.furnish(seat, &quota))
+}
+
+/// Asks the executor's keeper about the seat of the open session `id`, whose folder may hold what the policy in force says.
 async fn kept<T: Send + 'static>(
     app: &Arc<App>,
     id: &Name,
-    ask: impl FnOnce(&dyn Keeper, &Seat) -> Result<T, KeepFault> + Send + 'static,
+    ask: impl FnOnce(&dyn Keeper, &Seat, Option<Quota>) -> Result<T, KeepFault> + Send + 'static,
 ) -> Result<T, Refusal> {
     let seat = app.sessions.subject(app, id)?.seat();
     let executor = app.executor.clone();
-    let asked = blocking(move || executor.keeper().map(|keeper| ask(keeper, &seat))).await?;
+    let policy = app.gate.policy();
+    let quota = policy.policy().code.as_ref().and_then(|code| code.scratch.as_ref()).map(|scratch| scratch.quota);
+    let asked = blocking(move || executor.keeper().map(|keeper| ask(keeper, &seat, quota))).await?;
     let none = || Refusal::new(Fault::NotFound, "this gate keeps no files of sessions");
     asked.ok_or_else(none)?.map_err(|fault| refusal(&fault))
 }

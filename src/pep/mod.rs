@@ -26,6 +26,7 @@ mod treasury;
 
 pub use answer::Answer;
 pub use asking::{AnswerFault, Reply};
+pub use crate::pip::Meter;
 pub use gate::{Gate, GateFault};
 pub use lasting::Resumed;
 pub use replay::Replay;

@@ -24,9 +24,9 @@ mod state;
 mod statement;
 mod treasury;
 
+pub use crate::pip::Meter;
 pub use answer::Answer;
 pub use asking::{AnswerFault, Reply};
-pub use crate::pip::Meter;
 pub use gate::{Gate, GateFault};
 pub use lasting::Resumed;
 pub use replay::Replay;

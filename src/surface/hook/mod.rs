@@ -12,7 +12,7 @@ pub use install::{Change, Fault as InstallFault, Layout, Plan, Wish, plan, undo}
 pub use shim::{Carrier, Exit, carry};
 
 pub(crate) use answer::{allowed, deferred, denied, halted, silent};
-pub(crate) use event::{Event, Use, What};
+pub(crate) use event::{Event, Use, What, session_name};
 
 /// A coding agent whose hooks are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,6 +27,9 @@ pub struct Config {
     pub operator_token: Option<Secret>,
     /// The desk that was given to the gate as its approver.
     pub desk: Desk,
+    /// Whether every way to a model provider leads through this gate's proxies, so that a generation which they have
+    /// not metered went past the gate.
+    pub meters_models: bool,
     /// Loopback origins (`http://127.0.0.1:8000`) from which a browser may call; none by default.
     pub origins: Vec<String>,
     /// A session without a request for this long is closed.
@@ -59,6 +62,7 @@ impl Config {
             token,
             operator_token: None,
             desk: Desk::default(),
+            meters_models: false,
             origins: Vec::new(),
             idle: Duration::from_secs(3600),
             outcome_within: Duration::from_secs(600),

@@ -245,6 +245,7 @@ mod tests {
         let windows = [Window::Every(span), Window::Rolling(span), Window::Refill(span)].map(watch).to_vec();
         let intent = |id: &str, usd| Body::intent(&call(id), Digest::ZERO, held(usd), None);
         let (account, by) = ("o/a/s/~helper".to_owned(), "operator".to_owned());
+        let reported = Evidence { happened: Happened::Reported, ..evidence(Timestamp(10)) };
         let raise = |budget: &str, window: Window| {
             let by = Amounts::ZERO.with(Kind::MicroUsd, 1 << 60);
             let text = serde_json::json!({
@@ -261,6 +262,7 @@ mod tests {
             raise("bucket", Window::Refill(span)),
             Body::Part { call: name("one"), part: 1, posted: Amounts::ZERO.with(Kind::MicroUsd, 30) },
             Body::Expire { call: name("two"), posted: held(7), evidence: evidence(Timestamp(9)) },
+            Body::Bypass { account: "o/a/s".to_owned(), by: by.clone(), evidence: reported },
             Body::Freeze { account, by },
         ]
     }

@@ -4,6 +4,8 @@
 use serde_json::{Map, Value, json};
 use weir::model::{Action, Amounts, Call, Kind, Name, Outcome, Resource, Status, Subject};
 
+use weir::surface::hook::Client;
+
 use crate::hooks::{after, before, ls, ready};
 use crate::rig::{AGENT, Entries, OPERATOR, Reply, Rig, Setup, name, request};
 
@@ -27,7 +29,7 @@ fn models(setup: &mut Setup) {
     let approvals = setup.policy.approvals.timeout;
     setup.policy = weir::policy::parse(text.as_bytes(), "models.toml").unwrap_or_else(|faults| panic!("{faults}"));
     setup.policy.approvals.timeout = approvals;
-    setup.config.meters_models = true;
+    setup.config.metered = vec![Client::ClaudeCode];
 }
 
 fn rig() -> Rig {
@@ -222,12 +224,12 @@ fn a_result_after_a_denial_is_a_bypass_and_so_is_one_told_by_no_hook() {
 #[test]
 fn results_without_an_id_are_counted_by_name() {
     let rig = rig();
-    let now =
-        u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()).unwrap();
     let nameless = |tool: &str, time: u64| {
         record(time, &json!({"event.name": "claude_code.tool_result", "session.id": "s1", "tool_name": tool}))
     };
     assert_eq!(before(&rig, "s1", "t1", "Bash", ls()).0, "allow");
+    let now =
+        u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()).unwrap();
     assert_eq!(before(&rig, "s1", "t2", "Bash", ls()).0, "allow");
     assert_eq!(before(&rig, "s1", "t3", "Bash", json!({"command": "rm x"})).0, "deny");
     tell(&rig, "claude-code", &[nameless("Bash", now + 2), nameless("Bash", now + 1)]);
@@ -248,11 +250,7 @@ fn a_claim_settles_refunds_and_lowers_nothing() {
     assert_eq!(before(&rig, "s1", "t1", "Bash", ls()).0, "allow");
     let (scored, balances) = (scores(&rig), rig.gate.balances());
     let entries = rig.journal.count();
-    tell(
-        &rig,
-        "claude-code",
-        &[result("s1", "t1", "Bash"), request_of("s1", 1, (900, 90), 0)],
-    );
+    tell(&rig, "claude-code", &[result("s1", "t1", "Bash"), request_of("s1", 1, (900, 90), 0)]);
     assert!(metric(&rig, "weir_open_calls ") == Some(1), "only the hook completes a use");
     assert_eq!((rig.journal.count(), rig.gate.balances()), (entries, balances));
     assert_eq!(scores(&rig), scored);

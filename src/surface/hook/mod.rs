@@ -9,7 +9,7 @@ mod install;
 mod shim;
 
 pub use install::{Change, Fault as InstallFault, Layout, Plan, Wish, plan, undo};
-pub use shim::{Carrier, Exit, carry};
+pub use shim::{Carrier, Exit, carry, telemetry_headers};
 
 pub(crate) use answer::{allowed, deferred, denied, halted, silent};
 pub(crate) use event::{Event, Use, What, session_name};

@@ -266,7 +266,7 @@ impl Ran<'_> {
 
 /// Compares what a session's client reports of generations with what the gate metered.
 fn weigh(app: &App, client: Client, session: &Name) -> Result<(), Refusal> {
-    if !app.config.meters_models {
+    if !app.config.metered.contains(&client) {
         return Ok(());
     }
     let subject = subject(app, session);

@@ -37,9 +37,9 @@ pub(super) fn telemetry() -> Value {
         "Spans": envelope("resourceSpans", "not taken"),
         "LogsTaken": taken("rejectedLogRecords"),
         "MetricsTaken": taken("rejectedDataPoints"),
-        "Reconciliation": object(&["since_ms", "meters_models", "sessions", "untold"], &json!({
+        "Reconciliation": object(&["since_ms", "metered_clients", "sessions", "untold"], &json!({
             "since_ms": {"type": "integer", "description": "what clients told before this time is forgotten"},
-            "meters_models": {"type": "boolean", "description": "a generation that was not metered went past the gate"},
+            "metered_clients": {"type": "array", "items": {"type": "string"}, "description": "clients of which a generation that was not metered went past the gate"},
             "sessions": {"type": "array", "items": session},
             "untold": {"type": "object", "description": "metered sessions of which no client has told: sessions, requests, micro_usd"},
         })),

@@ -38,9 +38,10 @@ fn table(app: &App) -> Value {
         let closed = bars.get(&account).map(|revoked| if *revoked { "revoked" } else { "frozen" });
         sessions.push(line(app, &session, &told, &meter, closed));
     }
+    let clients: Vec<&str> = app.config.metered.iter().map(|client| client.word()).collect();
     json!({
         "since_ms": app.told.since_ms(),
-        "meters_models": app.config.meters_models,
+        "metered_clients": clients,
         "sessions": sessions,
         "untold": untold(metered.into_values()),
     })
@@ -59,7 +60,7 @@ fn line(app: &App, session: &Name, told: &Told, meter: &Meter, closed: Option<&s
     json!({
         "session": session,
         "client": told.client.word(),
-        "state": state(app.config.meters_models, told, meter, &found, &missing),
+        "state": state(app.config.metered.contains(&told.client), told, meter, &found, &missing),
         "reported": {
             "requests": reported.requests, "tokens_in": reported.tokens_in, "tokens_out": reported.tokens_out,
             "micro_usd": reported.micro_usd, "unpriced": reported.unpriced,

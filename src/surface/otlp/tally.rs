@@ -197,14 +197,20 @@ mod tests {
         assert_eq!((enter("s", 0), enter("s", 0), enter("s", 1)), (Entered::New, Entered::Again, Entered::New));
         telemetry.withdraw(&name("s"), Digest::of(&0_u64.to_le_bytes()));
         assert_eq!(enter("s", 0), Entered::New);
-        (0..3 * PRINTS as u64).for_each(|n| drop(enter("s", n)));
+        for n in 0..3 * PRINTS as u64 {
+            enter("s", n);
+        }
         let held = telemetry.change(&name("s"), |session| (session.prints.len(), session.order.len()));
         assert_eq!(held, Some((PRINTS, PRINTS)));
         (0..2 * APPROVED).for_each(|n| telemetry.approve(&name("s"), n.to_string()));
         assert!(!telemetry.is_approved(&name("s"), "0") && telemetry.is_approved(&name("s"), &APPROVED.to_string()));
-        (0..2 * TOOLS).for_each(|n| drop(telemetry.nameless(&name("s"), &name(&format!("t{n}")))));
+        for n in 0..2 * TOOLS {
+            telemetry.nameless(&name("s"), &name(&format!("t{n}")));
+        }
         assert_eq!(telemetry.change(&name("s"), |session| session.nameless.len()), Some(TOOLS));
-        (0..SESSIONS).for_each(|n| drop(enter(&format!("s{n}"), 0)));
+        for n in 0..SESSIONS {
+            enter(&format!("s{n}"), 0);
+        }
         assert_eq!((enter("late", 0), telemetry.all().len()), (Entered::Full, SESSIONS));
         assert_eq!(telemetry.enter(&name("late"), Client::Codex, Digest::ZERO, Duration::ZERO), Entered::New);
     }

@@ -38,7 +38,7 @@ required = true
 type = "string"
 
 [[program]]
-name = "echo"
+name = "ls"
 effect = "read"
 
 [[rule]]

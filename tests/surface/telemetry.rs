@@ -522,6 +522,6 @@ fn a_flood_of_sessions_alarms_and_reports_is_bounded() {
     let revoked = entries(&rig, "revoke");
     assert!((2..40).contains(&revoked), "{revoked}");
     assert_eq!(reconciliation(&rig, "s90")["tools"]["bypasses"], 0, "it was not taken, and comes again");
-    let refused = (0..400).filter(|_| send(&rig, "claude-code", "logs", "{}").status == 429).count();
-    assert!(refused > 0, "reports come no faster than they may");
+    let refused = (0..5_000).any(|_| send(&rig, "claude-code", "logs", "{}").status == 429);
+    assert!(refused, "reports come no faster than they may");
 }

@@ -37,7 +37,7 @@ impl Default for Told {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         Self {
             telemetry: Telemetry::default(),
-            requests: Pace::new(64, Duration::from_millis(100)),
+            requests: Pace::new(128, Duration::from_millis(25)),
             alarms: Pace::new(16, Duration::from_secs(2)),
             began: u64::try_from(now).unwrap_or(u64::MAX),
         }
@@ -156,11 +156,12 @@ fn enter(app: &App, client: Client, claim: Claim) -> Taken {
     match (claim.what, entered) {
         (_, Entered::Again) => Ok(Ok(())),
         (What::Ran { id, tool, hooked, doubtful }, entered) => {
-            telemetry.note(&claim.session, |told| told.results = told.results.saturating_add(1));
             let ran = Ran { session: &claim.session, time: claim.time, id, tool, hooked, doubtful };
             let done = ran.check(app, client);
-            if done.is_err() {
-                telemetry.withdraw(&claim.session, claim.print);
+            match &done {
+                Ok(()) => drop(telemetry.note(&claim.session, |told| told.results = told.results.saturating_add(1))),
+                // It comes again.
+                Err(_) => telemetry.withdraw(&claim.session, claim.print),
             }
             if done.is_ok() && entered == Entered::Full { Err(FULL) } else { Ok(done) }
         }

@@ -130,15 +130,16 @@ class Bench:
         except json.JSONDecodeError:
             return {"error": (done.stdout + done.stderr)[-400:]}
 
-    def codex(self, script, *options, more=""):
-        """Runs Codex headless on `script`, with `more` in its settings; its output."""
+    def codex(self, script, *options, more="", models=None):
+        """Runs Codex headless on `script`, with `more` in its settings and its models at `models`; its output."""
         self.model.script = script
         folder = self.home / ".codex"
         folder.mkdir(exist_ok=True)
-        provider = f'base_url = "http://127.0.0.1:{self.model.port}/v1"\nwire_api = "responses"\nenv_key = "FAKE_KEY"\n'
-        text = f'model = "fake"\nmodel_provider = "fake"\n[model_providers.fake]\nname = "fake"\n{provider}{more}'
+        base = models or f"http://127.0.0.1:{self.model.port}"
+        provider = f'base_url = "{base}/v1"\nwire_api = "responses"\nenv_key = "FAKE_KEY"\n'
+        text = f'model = "fake"\nmodel_provider = "fake"\nweb_search = "disabled"\n[model_providers.fake]\nname = "fake"\n{provider}{more}'
         (folder / "config.toml").write_text(text)
-        own = {"HOME": str(self.home), "PATH": os.environ["PATH"], "CODEX_HOME": str(folder), "FAKE_KEY": "x"}
+        own = {"HOME": str(self.home), "PATH": os.environ["PATH"], "CODEX_HOME": str(folder), "FAKE_KEY": TOKEN}
         command = [CODEX, "exec", "--json", "--skip-git-repo-check", *options, "go"]
         done = subprocess.run(command, cwd=self.project, env=own, capture_output=True, text=True, timeout=WITHIN, check=False,
                               stdin=subprocess.DEVNULL)
@@ -357,24 +358,30 @@ def port():
         return probe.getsockname()[1]
 
 
-def telling(bench, *options, models=True):
-    """A gate that takes telemetry, with the models behind it, and a client that is told so; where its models are."""
-    own, upstream = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
-    bench.install("claude-code", "--telemetry", own, *options)
+def listening(bench, own, kind):
+    """Starts a gate that takes telemetry at `own`, before models of `kind` unless it is `None`; where the models are."""
+    upstream = f"127.0.0.1:{port()}"
     key = bench.folder / "key"
     key.write_text("sk-ant-provider-000")
     key.chmod(0o600)
     listed = bench.folder / "upstreams.toml"
     url = f"http://127.0.0.1:{bench.model.port}"
-    listed.write_text(f'[[upstream]]\nname = "models"\nkind = "anthropic"\nurl = "{url}"\nkey_file = "key"\nlisten = "{upstream}"\n')
-    bench.start("--tcp", own, *(["--upstreams", listed] if models else []))
+    listed.write_text(f'[[upstream]]\nname = "models"\nkind = "{kind}"\nurl = "{url}"\nkey_file = "key"\nlisten = "{upstream}"\n')
+    bench.start("--tcp", own, *(["--upstreams", listed] if kind else []))
     for _ in range(200):
         try:
-            socket.create_connection(("127.0.0.1", int((upstream if models else own).rsplit(":", 1)[1]))).close()
+            socket.create_connection(("127.0.0.1", int((upstream if kind else own).rsplit(":", 1)[1]))).close()
             break
         except OSError:
             time.sleep(0.05)
-    return f"http://{upstream}" if models else url
+    return f"http://{upstream}" if kind else url
+
+
+def telling(bench, *options, models=True):
+    """The same with a Claude Code that is told where it is."""
+    own = f"127.0.0.1:{port()}"
+    bench.install("claude-code", "--telemetry", own, *options)
+    return listening(bench, own, "anthropic" if models else None)
 
 
 def told(bench, session):
@@ -514,12 +521,12 @@ def codex_allowed(bench):
     assert statuses == ["done"], (receipts, text[-600:])
 
 
-def codex_telling(bench, script, *options):
-    """Runs Codex with telemetry to a gate; what the gate makes of it."""
+def codex_telling(bench, script, kind=None, around=False):
+    """Runs Codex with telemetry to a gate, its models behind it or `around` it; what the gate makes of it."""
     own = f"127.0.0.1:{port()}"
-    bench.start("--tcp", own)
+    models = listening(bench, own, kind)
     where = f'endpoint = "http://{own}/otlp/codex/v1/logs", protocol = "json", headers = {{ Authorization = "Bearer {TOKEN}" }}'
-    text = bench.codex(script, FREE, *options, more=f"[otel]\nexporter = {{ otlp-http = {{ {where} }} }}\n")
+    text = bench.codex(script, FREE, models=None if around else models, more=f"[otel]\nexporter = {{ otlp-http = {{ {where} }} }}\n")
     lines = bench.ask("GET", "/v1/reconciliation")["sessions"]
     assert len(lines) == 1, (lines, text[-400:])
     return lines[0]
@@ -535,13 +542,29 @@ def codex_telemetry_agrees(bench):
     assert line["reported"]["requests"] == 5, line
 
 
+def codex_telemetry_counts_what_was_metered(bench):
+    """Tokens that Codex tells of are those that the gate metered."""
+    bench.install("codex", "--managed")
+    line = codex_telling(bench, [(SHELL, {"cmd": "ls"})], kind="openai")
+    assert (line["state"], line["closed"]) == ("agrees", None), line
+    assert line["reported"]["requests"] == line["metered"]["requests"] == 2, line
+
+
+def codex_telemetry_finds_models_past_the_gate(bench):
+    """Generations that the gate has not metered freeze the session."""
+    bench.install("codex", "--managed")
+    line = codex_telling(bench, [(SHELL, {"cmd": "ls"})], kind="openai", around=True)
+    assert (line["state"], line["closed"]) == ("past_the_gate", "frozen"), line
+
+
 def codex_telemetry_finds_missing_hooks(bench):
     """Without hooks everything that ran is an alarm."""
     line = codex_telling(bench, [(SHELL, {"cmd": "ls"})])
     assert (line["state"], line["closed"]) == ("bypassed", "revoked"), line
 
 
-CODEX_CHECKS = [codex_control, codex_allowed, codex_telemetry_agrees, codex_telemetry_finds_missing_hooks]
+CODEX_CHECKS = [codex_control, codex_allowed, codex_telemetry_agrees, codex_telemetry_finds_missing_hooks,
+                codex_telemetry_counts_what_was_metered, codex_telemetry_finds_models_past_the_gate]
 
 
 def etc():

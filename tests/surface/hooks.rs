@@ -200,6 +200,9 @@ fn a_tool_that_ran_without_a_decision_ends_the_session() {
     assert!(why.contains("revoked"), "{why}");
     assert_eq!(before(&rig, "s2", "t3", "Bash", ls()).0, "allow", "another session goes on");
     assert!(rig.journal.text().contains("bypass: Bash has run"), "it is on record");
+    assert!(rig.journal.text().contains("\"kind\":\"bypass\""), "and it is evidence");
+    let opacity = rig.get("/v1/scores").json()["factors"][9].clone();
+    assert_eq!((&opacity["factor"], &opacity["high_water"]), (&json!("opacity"), &json!(1.0)));
     assert!(rig.get("/metrics").text().contains("weir_hook_bypasses_total{kind=\"claude-code\"} 1"));
     // What was decided and ran is no bypass, however often it is told.
     assert_eq!(after(&rig, "s2", "t0", "Bash", ls()), json!({}));

@@ -320,11 +320,14 @@ pub(super) fn standing(app: &App, key: &Key) -> Standing {
         let allowed = *known.ruling.borrow() == Ruling::Allowed;
         return if allowed { Standing::Allowed } else { Standing::Defied };
     }
-    let Some(last) = (0..=USES).map(|n| id(app, key, n)).take_while(|id| app.gate.knows(id)).last() else {
-        return Standing::Unheard;
-    };
-    let receipts = app.gate.receipts(Some(&key.0), USES);
-    match receipts.iter().find(|receipt| receipt.receipt_id == last) {
+    // Tries are numbered without gaps: the first that is not known follows the last that was made.
+    let (mut known, mut unknown) = (0, USES + 1);
+    while known < unknown {
+        let middle = usize::midpoint(known, unknown);
+        if app.gate.knows(&id(app, key, middle)) { known = middle + 1 } else { unknown = middle }
+    }
+    let Some(last) = known.checked_sub(1) else { return Standing::Unheard };
+    match app.gate.receipt(&id(app, key, last)) {
         Some(receipt) if receipt.execution.is_none() => Standing::Defied,
         Some(_) => Standing::Allowed,
         None => Standing::Unknown,

@@ -13,7 +13,7 @@ pub(super) fn text(table: &Value) -> String {
     rows.extend(sessions.iter().map(|line| {
         let (reported, metered) = (&line["reported"], &line["metered"]);
         let state = match line["closed"].as_str() {
-            Some(closed) => format!("{}, {}", word(&line["state"]), closed),
+            Some(_) => format!("{}, {}", word(&line["state"]), word(&line["closed"])),
             None => word(&line["state"]),
         };
         [

@@ -80,7 +80,7 @@ impl Books {
                 }
                 Body::Part { .. } => panic!("entry {}: nobody did that", entry.seq),
                 Body::Reconcile { call, posted, .. } => self.reconcile(call, *posted),
-                Body::Ask { .. } | Body::Answer { .. } => {}
+                Body::Ask { .. } | Body::Answer { .. } | Body::Bypass { .. } => {}
                 Body::Open { .. }
                 | Body::Fork { .. }
                 | Body::Allowance { .. }

@@ -124,6 +124,15 @@ pub enum Body {
         /// Who did it, and how.
         by: String,
     },
+    /// A client told that something ran past the gate. It holds and posts nothing.
+    Bypass {
+        /// The session in which it ran.
+        account: String,
+        /// Who told, and of what.
+        by: String,
+        /// What it showed, for scores.
+        evidence: Evidence,
+    },
     /// A call that still runs has used a part of what it holds.
     Part {
         /// The call.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::entry::checkpoint_holds;
 use super::{About, Asked, Body, Entry, OutcomeEntry, PublicKey, Question, Ruling, Verdict, Verified};
-use crate::model::{Call, CallId, Digest, Name};
+use crate::model::{Call, CallId, Digest, Happened, Name};
 
 /// What is known of the calls so far.
 pub(super) struct Story<'k> {
@@ -93,6 +93,9 @@ impl<'k> Story<'k> {
             | Body::Freeze { .. }
             | Body::Thaw { .. }
             | Body::Revoke { .. } => {}
+            Body::Bypass { evidence, .. } => {
+                require(evidence.happened == Happened::Reported, "a bypass counts as more than somebody's word")?;
+            }
             Body::Part { call, .. } => {
                 let open = matches!(self.calls.get(call), Some(State::Open(_) | State::Earlier));
                 require(open, "a part is posted for a call that holds nothing")?;

@@ -4,6 +4,7 @@
 //! policy that it was used with. Both give the same JSON, and the texts are made from that.
 
 mod place;
+mod reported;
 mod show;
 
 use std::io::{self, Write as _};
@@ -85,6 +86,8 @@ enum Command {
     },
     /// Say yes to what waits for a person; without an id, list it.
     Approve(Approve),
+    /// Show what clients report of themselves beside what the gate metered.
+    Reported,
     /// Say what a call with an unknown outcome really used, once; without an id, list such calls.
     Reconcile {
         /// The call's id.
@@ -172,6 +175,11 @@ fn execute(place: &Place, command: Command) -> Result<(Value, String), String> {
             let card = find(place.approvals()?, &id)?;
             let answer = place.answer(&card["id"], !refuse, add)?;
             Ok((answer, show::answered(&card, !refuse, add)))
+        }
+        Command::Reported => {
+            let table = place.reconciliation()?;
+            let text = reported::text(&table);
+            Ok((table, text))
         }
         Command::Reconcile { call: None, .. } => {
             let statement = place.statement()?;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::surface::hook::{Carrier, Client, carry};
+use crate::surface::hook::{Carrier, Client, carry, telemetry_headers};
 
 /// Carry one event of Claude Code or Codex to a gate; the client runs this.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// Defer a call about which a person was asked, so that a resumed run finds the answer: for `claude -p` only.
     #[arg(long)]
     defer: bool,
+    /// Print the headers that the client's telemetry carries, and carry nothing.
+    #[arg(long, conflicts_with = "defer")]
+    headers: bool,
 }
 
 /// A client by its word.
@@ -33,7 +36,10 @@ pub(super) fn client(text: &str) -> Result<Client, String> {
 }
 
 pub(super) fn run(args: Args) -> Result<u8, String> {
-    let Args { client, socket, token_file, wait, defer } = args;
+    let Args { client, socket, token_file, wait, defer, headers } = args;
+    if headers {
+        return super::profile::emit(&telemetry_headers(&token_file)?).map(|()| 0);
+    }
     let carrier = Carrier { client, socket, token_file, wait: Duration::from_secs(wait), defer };
     let exit = carry(&carrier, std::io::stdin().lock());
     let mut out = std::io::stdout().lock();

@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Defer calls about which a person was asked: for machines on which Claude Code runs with `-p` only.
     #[arg(long)]
     defer: bool,
+    /// Have Claude Code tell the gate of itself at this loopback address, which is the gate's `--tcp`.
+    #[arg(long, value_name = "ADDR:PORT")]
+    telemetry: Option<std::net::SocketAddr>,
     /// The folder that holds `etc` [default: `/`].
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
@@ -83,6 +86,7 @@ fn wish(args: &Args) -> Result<Wish, String> {
         token_file: absolute(token_file)?,
         wait_s: args.wait,
         defer: args.defer,
+        telemetry: args.telemetry,
     })
 }
 

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{compose, shared};
-use crate::egress::{self, Bounds, Proxy, upstreams};
+use crate::egress::{self, Bounds, Kind, Proxy, upstreams};
 use crate::journal::Questions;
 use crate::pep::port::{Approver, Nobody};
+use crate::surface::hook::Client;
 use crate::surface::{self, Desk, Secret, Shutdown, Sidecar};
 
 /// Serve the gate on a Unix socket or on loopback TCP.
@@ -63,6 +64,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     config.unix = args.socket;
     config.tcp = args.tcp;
     let proxy = args.upstreams.as_deref().map(|file| stand_in(file, &config)).transpose()?;
+    config.metered = metered(proxy.as_ref());
     let approver: Box<dyn Approver> =
         if config.operator_token.is_some() { Box::new(config.desk.clone()) } else { Box::new(Nobody) };
     // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
@@ -99,6 +101,13 @@ fn stand_in(file: &Path, config: &surface::Config) -> Result<Proxy, String> {
         bounds: Bounds::default(),
     };
     Proxy::bind(config, listed).map_err(|fault| fault.to_string())
+}
+
+/// Clients whose models are behind one of the proxies.
+fn metered(proxy: Option<&Proxy>) -> Vec<Client> {
+    let kinds = proxy.map(Proxy::kinds).unwrap_or_default();
+    let pairs = [(Kind::Anthropic, Client::ClaudeCode), (Kind::OpenAi, Client::Codex)];
+    pairs.into_iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, client)| client).collect()
 }
 
 /// The token in `path`; a fresh one is written there, for the owner alone, when there is no file.

@@ -120,6 +120,12 @@ impl Proxy {
         self.bound.iter().map(|(upstream, _, address)| (upstream.name.clone(), *address)).collect()
     }
 
+    /// What the upstreams speak, in the order of the file.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<Kind> {
+        self.bound.iter().map(|(upstream, ..)| upstream.kind).collect()
+    }
+
     /// Serves on threads of its own until it is stopped.
     ///
     /// # Errors

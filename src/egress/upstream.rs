@@ -141,9 +141,8 @@ pub fn upstreams(path: &Path) -> Result<Vec<Upstream>, Faults> {
 }
 
 fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
-    let name = table
-        .need("name")
-        .and_then(|At { value, line }| Name::new(value).map_err(|fault| table.fault(line, fault.to_string())).ok());
+    let name =
+        table.need("name").and_then(|At { value, line }| named(value).map_err(|text| table.fault(line, text)).ok());
     let kind = table.need("kind").and_then(|At { value, line }| kind_of(table, &value, line));
     let url = table.need("url").and_then(|At { value, line }| {
         address(&value).map_err(|text| table.fault(line, format!("`url`: {text}"))).ok()
@@ -195,6 +194,15 @@ fn read(table: &Table<'_, '_>, folder: &Path) -> Option<Upstream> {
         look_every,
     };
     sound.then_some(own)
+}
+
+/// The name of an upstream. It is the surface of its calls, so that it must not be one of a surface on which a host says
+/// itself what its calls used: what the gate metered would count as somebody's word.
+fn named(value: String) -> Result<Name, String> {
+    match value.as_str() {
+        "http" | "hook" => Err(format!("the name `{value}` is taken by a surface of the gate")),
+        _ => Name::new(value).map_err(|fault| fault.to_string()),
+    }
 }
 
 fn kind_of(table: &Table<'_, '_>, word: &str, line: usize) -> Option<Kind> {

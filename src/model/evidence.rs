@@ -20,6 +20,8 @@ pub enum Happened {
     Exhausted,
     /// Its outcome is unknown.
     Unknown,
+    /// A client says that it ran past the gate. It can raise one score and lowers none.
+    Reported,
 }
 
 /// What one call showed.

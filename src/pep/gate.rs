@@ -219,6 +219,13 @@ impl Gate {
         locked.state.recent.iter().rev().filter(of_session).take(limit).cloned().collect()
     }
 
+    /// The receipt of `call`, where it is among the last 1,000 of all sessions.
+    #[must_use]
+    pub fn receipt(&self, call: &CallId) -> Option<Receipt> {
+        let locked = self.lock().ok()?;
+        locked.state.recent.iter().rev().find(|receipt| receipt.receipt_id == *call).cloned()
+    }
+
     /// Enters the critical section. What stands in the state then is what the entries so far give, so this is
     /// where a snapshot is taken.
     ///

@@ -110,7 +110,7 @@ impl Gate {
             let at = self.now(locked);
             let Some(settled) = locked.state.ledger.expire(&call.id, at) else { continue };
             let evidence = unknown(&call, &self.policy(), at);
-            locked.state.expired(&call.id, &evidence);
+            locked.state.expired(&call.id, &settled.posted, &evidence);
             let body = Body::Expire { call: call.id, posted: settled.posted, evidence };
             tickets.push(self.write(locked, at, body).1);
         }

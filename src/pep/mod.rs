@@ -24,6 +24,7 @@ mod state;
 mod statement;
 mod treasury;
 
+pub use crate::pip::Meter;
 pub use answer::Answer;
 pub use asking::{AnswerFault, Reply};
 pub use gate::{Gate, GateFault};

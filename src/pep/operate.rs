@@ -10,7 +10,8 @@ use super::port::{JournalFault, Order, Round, Ticket, TreasuryFault};
 use super::{Durable, Gate, GateFault, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Bar, Standing};
-use crate::model::{Amounts, CallId, Reason, ReasonCode, Subject};
+use crate::model::{Action, Amounts, CallId, Digest, Evidence, Happened, Name, Reason, ReasonCode, Subject};
+use crate::pip::Meter;
 use crate::policy::Budget;
 
 /// How far an order of an operator went.
@@ -106,6 +107,51 @@ impl Gate {
         self.revocations.fetch_add(1, Ordering::SeqCst);
         let body = Body::Revoke { account: account.to_string(), by: by.to_owned() };
         self.put(locked, body)
+    }
+
+    /// Records that `what` has run past the gate in the session of `subject`, as `by` tells: evidence that raises
+    /// scores, lowers none and settles nothing.
+    ///
+    /// # Errors
+    /// [`GateFault::Journal`] when it could not be recorded.
+    pub fn bypassed(&self, subject: &Subject, action: Action, what: &Name, by: &str) -> Result<(), GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        let (at, account) = (self.now(&locked), AccountId::session(subject));
+        let evidence = Evidence {
+            session: subject.session.clone(),
+            at,
+            action,
+            effect: None,
+            resource: what.clone(),
+            happened: Happened::Reported,
+            labels: Vec::new(),
+            action_digest: Digest::ZERO,
+            input_digest: Digest::ZERO,
+            delegation: 0,
+            protected_path: false,
+            earlier_state: false,
+            traceable: false,
+        };
+        locked.state.reported(account.clone(), &evidence);
+        let body = Body::Bypass { account: account.to_string(), by: by.to_owned(), evidence };
+        let (_, ticket) = self.write(&mut locked, at, body);
+        drop(locked);
+        self.wait(Some(ticket))
+    }
+
+    /// What the gate's own proxies have metered of generations, for every session that has any, in order of account.
+    #[must_use]
+    pub fn metered(&self) -> Vec<(AccountId, Meter)> {
+        let Ok(locked) = self.lock() else { return Vec::new() };
+        let all = locked.state.sessions.iter().filter(|(_, session)| !session.models.is_empty());
+        all.map(|(account, session)| (account.clone(), session.models)).collect()
+    }
+
+    /// The same of the session of `subject`.
+    #[must_use]
+    pub fn meter(&self, subject: &Subject) -> Meter {
+        let Ok(locked) = self.lock() else { return Meter::default() };
+        locked.state.session(subject).map(|session| session.models).unwrap_or_default()
     }
 
     /// Adds `by` to a budget of one account: for good where it counts in total, else in the window of now.

@@ -12,12 +12,15 @@ use super::lasting::Lasting;
 use super::snapshot::Taken;
 use crate::audit::{Body, Chain, Entry, OutcomeEntry, Receipt};
 use crate::ledger::{AccountId, Ledger, ReplayFault, named};
-use crate::model::{Call, CallId, Digest, Evidence, Name, Subject, Timestamp};
+use crate::model::{Action, Amounts, Call, CallId, Digest, Evidence, Name, Subject, Timestamp};
 use crate::pip::Session;
 use crate::risk::Posterior;
 
 /// Receipts that are kept at hand; older ones are in the journal.
 const RECENT: usize = 1_000;
+
+/// Surfaces on which a host says itself what its calls used.
+const HOSTED: [&str; 2] = ["http", "hook"];
 
 /// Everything that the gate knows. Its serialised form leaves out the ids used so far: see [`Ledger`].
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -65,6 +68,7 @@ impl State {
             Body::Ask { .. } | Body::Answer { .. } | Body::Raise { .. } => self.asked(at, &entry.body)?,
             Body::Freeze { account, by } => self.ledger.bar(&named(account)?, false, by, at),
             Body::Revoke { account, by } => self.ledger.bar(&named(account)?, true, by, at),
+            Body::Bypass { account, evidence, .. } => self.reported(named(account)?, evidence),
             Body::Thaw { account, .. } => drop(self.ledger.thaw(&named(account)?)),
             Body::Part { call, part, posted } => self.ledger.replay_part(call, *part, *posted, at)?,
             Body::Reconcile { call, posted, .. } => self.ledger.reconcile(call, *posted, at)?,
@@ -81,7 +85,7 @@ impl State {
             }
             Body::Expire { call, posted, evidence } => {
                 self.ledger.replay_unknown(call, *posted, at)?;
-                self.expired(call, evidence);
+                self.expired(call, posted, evidence);
             }
         }
         Ok(())
@@ -129,9 +133,12 @@ impl State {
     }
 
     /// Notes that a call ended with an unknown outcome; its amounts are posted already.
-    pub fn expired(&mut self, call: &CallId, evidence: &Evidence) {
+    pub fn expired(&mut self, call: &CallId, posted: &Amounts, evidence: &Evidence) {
         self.lasting.remove(call);
         if let Some(call) = self.open.remove(call) {
+            if is_metered(call.action, &call.surface) {
+                self.sessions.entry(session_of(&call.subject)).or_default().models.add(posted, true);
+            }
             self.observe(session_of(&call.subject), evidence, &[]);
         }
     }
@@ -149,11 +156,21 @@ impl State {
             run: asked.scope.clone(),
             delegation: Vec::new(),
         };
-        self.observe(session_of(&subject), &outcome.evidence, &outcome.labels);
+        let account = session_of(&subject);
+        if outcome.receipt.execution.is_some() && is_metered(outcome.receipt.action.operation, &asked.service) {
+            let meter = &mut self.sessions.entry(account.clone()).or_default().models;
+            meter.add(&outcome.posted, outcome.receipt.is_unknown());
+        }
+        self.observe(account, &outcome.evidence, &outcome.labels);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(outcome.receipt.clone());
+    }
+
+    /// Notes what ran past the gate in a session, as a client tells.
+    pub fn reported(&mut self, session: AccountId, evidence: &Evidence) {
+        self.observe(session, evidence, &[]);
     }
 
     /// Adds what a call showed to its session and to the scores.
@@ -168,6 +185,11 @@ impl State {
     }
 }
 
+/// Whether what a call used is what the gate itself has seen: a generation, and not one that a host reports.
+fn is_metered(action: Action, surface: &Name) -> bool {
+    action == Action::ModelGenerate && !HOSTED.contains(&surface.as_str())
+}
+
 /// The account of the session of `subject`.
 fn session_of(subject: &Subject) -> AccountId {
     AccountId::session(subject)
@@ -176,7 +198,7 @@ fn session_of(subject: &Subject) -> AccountId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, Amounts, Happened, Kind, Millis, Resource, Tier, Timestamp, Watch, Window};
+    use crate::model::{Happened, Kind, Millis, Resource, Tier, Watch, Window};
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -223,6 +245,7 @@ mod tests {
         let windows = [Window::Every(span), Window::Rolling(span), Window::Refill(span)].map(watch).to_vec();
         let intent = |id: &str, usd| Body::intent(&call(id), Digest::ZERO, held(usd), None);
         let (account, by) = ("o/a/s/~helper".to_owned(), "operator".to_owned());
+        let reported = Evidence { happened: Happened::Reported, ..evidence(Timestamp(10)) };
         let raise = |budget: &str, window: Window| {
             let by = Amounts::ZERO.with(Kind::MicroUsd, 1 << 60);
             let text = serde_json::json!({
@@ -239,6 +262,7 @@ mod tests {
             raise("bucket", Window::Refill(span)),
             Body::Part { call: name("one"), part: 1, posted: Amounts::ZERO.with(Kind::MicroUsd, 30) },
             Body::Expire { call: name("two"), posted: held(7), evidence: evidence(Timestamp(9)) },
+            Body::Bypass { account: "o/a/s".to_owned(), by: by.clone(), evidence: reported },
             Body::Freeze { account, by },
         ]
     }

@@ -7,7 +7,7 @@ mod permitted;
 mod session;
 
 pub use permitted::permitted;
-pub use session::Session;
+pub use session::{Meter, Session};
 
 use crate::ledger::{Ledger, Limit};
 use crate::model::{Subject, Timestamp};

@@ -50,10 +50,13 @@ struct Past {
 impl Posterior {
     /// Adds what one call showed.
     pub fn observe(&mut self, evidence: &Evidence) {
-        self.calls = self.calls.saturating_add(1);
+        if evidence.happened != Happened::Reported {
+            self.calls = self.calls.saturating_add(1);
+        }
         match evidence.happened {
             Happened::Denied | Happened::Exhausted => self.count_attempts(evidence),
             Happened::Executed | Happened::Approved | Happened::Unknown => self.add(evidence),
+            Happened::Reported => self.add_bypass(&evidence.session),
         }
     }
 
@@ -93,11 +96,21 @@ impl Posterior {
         let compared = evidence.action != Action::CodeImport;
         let repeat =
             compared.then(|| self.repeats.note(number, evidence.input_digest, evidence.action_digest)).flatten();
+        self.note(number, |facts| facts.add(evidence, repeat));
+    }
+
+    fn add_bypass(&mut self, session: &Name) {
+        let number = self.number(session);
+        self.note(number, SessionFacts::add_bypass);
+    }
+
+    /// Changes what the session of this number has shown, and the highest that was ever seen.
+    fn note(&mut self, number: u64, change: impl FnOnce(&mut SessionFacts)) {
         let place = usize::try_from(number.saturating_sub(self.left)).unwrap_or(usize::MAX);
         let Some((_, facts)) = self.ring.get_mut(place) else {
             return;
         };
-        facts.add(evidence, repeat);
+        change(facts);
         for (signal, highest) in FACTOR_SIGNALS.iter().zip(&mut self.high_water) {
             *highest = (*highest).max((signal.level)(facts));
         }

@@ -81,6 +81,15 @@ pub struct SessionFacts {
     pub variance: Option<Level>,
     /// Calls without a complete record.
     pub untraceable: u64,
+    /// What ran past the gate, as a client told. No call: it gives no vote on anything but opacity.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub bypasses: u64,
+}
+
+/// True for a count of nothing, which is not written down.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl SessionFacts {
@@ -103,6 +112,11 @@ impl SessionFacts {
         if !evidence.traceable || evidence.happened == Happened::Unknown {
             self.untraceable = self.untraceable.saturating_add(1);
         }
+    }
+
+    /// Adds what ran past the gate. Whatever else it was is the word of a client, and a word must not lower anything.
+    pub(super) const fn add_bypass(&mut self) {
+        self.bypasses = self.bypasses.saturating_add(1);
     }
 
     /// What was run, fetched or touched.

@@ -8,6 +8,7 @@ mod card;
 mod desk;
 pub mod hook;
 mod http;
+mod otlp;
 mod secret;
 
 pub use crate::model::{Secret, SecretFault};

@@ -20,7 +20,7 @@ fn blocks(body: &Value, word: &str) -> usize {
 }
 
 /// Twelve times a command, then an answer.
-fn script(asked: &Asked) -> Told {
+pub fn script(asked: &Asked) -> Told {
     let body = asked.json();
     let done = blocks(&body, "tool_result");
     if done >= 12 {

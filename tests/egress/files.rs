@@ -75,6 +75,11 @@ fn what_is_no_file_of_upstreams_is_told() {
     for key in ["lines", "short", ".", "key/x"] {
         assert_eq!(read(&one(key)).unwrap_err()[0].0, 5, "{key}");
     }
+    for name in ["http", "hook"] {
+        // A generation of such a name would count as a host's word and not as metered.
+        let taken = read(&one("key").replace("\"a\"", &format!("\"{name}\""))).unwrap_err();
+        assert!(taken[0].0 == 2 && taken[0].1.contains("surface of the gate"), "{taken:?}");
+    }
     assert!(read("").unwrap_err()[0].1.contains("no upstream"));
     assert!(read("upstream = 1").unwrap_err()[0].1.contains("[[upstream]]"));
     assert!(read("[[upstream]\nname").unwrap_err()[0].1.contains("not TOML"));

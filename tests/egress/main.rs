@@ -9,4 +9,5 @@ mod llm;
 mod provider;
 mod rig;
 mod sdk;
+mod telemetry;
 mod tls;

@@ -229,6 +229,7 @@ impl Story {
             | Body::Freeze { .. }
             | Body::Thaw { .. }
             | Body::Revoke { .. }
+            | Body::Bypass { .. }
             | Body::Part { .. }
             | Body::Reconcile { .. }
             | Body::Fork { .. }

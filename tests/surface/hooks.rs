@@ -35,7 +35,7 @@ impl Drawer for Shared {
     }
 }
 
-fn ready(setup: &mut Setup) {
+pub fn ready(setup: &mut Setup) {
     setup.policy = weir::policy::parse(include_bytes!("hooks.toml"), "hooks.toml").unwrap_or_else(|f| panic!("{f}"));
     setup.policy.approvals.timeout = Millis(60_000);
     setup.config.desk = Desk::keeping(Box::new(Shared::default()));
@@ -57,7 +57,7 @@ fn tell(rig: &Rig, client: &str, query: &str, event: Value) -> Reply {
 }
 
 /// What Claude Code is told before a tool: the decision and the reason.
-fn before(rig: &Rig, session: &str, id: &str, tool: &str, input: Value) -> (String, String) {
+pub fn before(rig: &Rig, session: &str, id: &str, tool: &str, input: Value) -> (String, String) {
     let reply = tell(rig, "claude-code", "?wait_ms=0", event("PreToolUse", session, id, tool, &input));
     assert_eq!(reply.status, 200, "{}", reply.text());
     decision(&reply.json())
@@ -70,13 +70,13 @@ fn decision(answer: &Value) -> (String, String) {
     (text("permissionDecision"), text("permissionDecisionReason"))
 }
 
-fn after(rig: &Rig, session: &str, id: &str, tool: &str, input: Value) -> Value {
+pub fn after(rig: &Rig, session: &str, id: &str, tool: &str, input: Value) -> Value {
     let reply = tell(rig, "claude-code", "", event("PostToolUse", session, id, tool, &input));
     assert_eq!(reply.status, 200, "{}", reply.text());
     reply.json()
 }
 
-fn ls() -> Value {
+pub fn ls() -> Value {
     json!({"command": "ls src", "description": "look"})
 }
 
@@ -200,6 +200,9 @@ fn a_tool_that_ran_without_a_decision_ends_the_session() {
     assert!(why.contains("revoked"), "{why}");
     assert_eq!(before(&rig, "s2", "t3", "Bash", ls()).0, "allow", "another session goes on");
     assert!(rig.journal.text().contains("bypass: Bash has run"), "it is on record");
+    assert!(rig.journal.text().contains("\"kind\":\"bypass\""), "and it is evidence");
+    let opacity = rig.get("/v1/scores").json()["factors"][9].clone();
+    assert_eq!((&opacity["factor"], &opacity["high_water"]), (&json!("opacity"), &json!(1.0)));
     assert!(rig.get("/metrics").text().contains("weir_hook_bypasses_total{kind=\"claude-code\"} 1"));
     // What was decided and ran is no bypass, however often it is told.
     assert_eq!(after(&rig, "s2", "t0", "Bash", ls()), json!({}));

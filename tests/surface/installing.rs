@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use weir::surface::hook::{Client, InstallFault, Layout, Wish, plan, undo};
+use weir::surface::hook::{Client, InstallFault, Layout, Wish, plan, telemetry_headers, undo};
 
 struct Home {
     folder: tempfile::TempDir,
@@ -27,6 +27,7 @@ fn wish(client: Client, managed: bool) -> Wish {
         token_file: PathBuf::from("/etc/weir/agent token"),
         wait_s: 100,
         defer: false,
+        telemetry: None,
     }
 }
 
@@ -204,4 +205,68 @@ fn paths_that_a_shell_would_take_apart_are_refused() {
         let wish = Wish { program: PathBuf::from(path), ..wish(Client::ClaudeCode, true) };
         assert!(matches!(plan(&wish, &home.layout), Err(InstallFault::Path(_))), "{path}");
     }
+}
+
+fn telling(managed: bool) -> Wish {
+    Wish { telemetry: Some("127.0.0.1:8400".parse().unwrap()), ..wish(Client::ClaudeCode, managed) }
+}
+
+#[test]
+fn telemetry_is_installed_without_the_token_and_taken_back() {
+    for (_, managed, file) in &FILES[..2] {
+        let home = home();
+        let path = home.folder.path().join(file);
+        let mine = "{\"env\": {\"OTEL_LOG_USER_PROMPTS\": \"1\", \"MINE\": \"x\"}}";
+        write(&path, mine);
+        let planned = plan(&telling(*managed), &home.layout).unwrap();
+        assert!(planned.diff().contains("+    \"CLAUDE_CODE_ENABLE_TELEMETRY\": \"1\""), "{}", planned.diff());
+        planned.apply().unwrap();
+        let settings = read(&path);
+        let env = &settings["env"];
+        assert_eq!(env["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"], "http://127.0.0.1:8400/otlp/claude-code/v1/logs");
+        assert_eq!(env["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"], "http://127.0.0.1:8400/otlp/claude-code/v1/metrics");
+        for (name, value) in
+            [("MINE", "x"), ("OTEL_LOG_USER_PROMPTS", "0"), ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/json")]
+        {
+            assert_eq!(env[name], value, "{name}");
+        }
+        let helper = settings["otelHeadersHelper"].as_str().unwrap();
+        let command = "'/usr/local/bin/weir' hook --headers --client claude-code --socket '/run/weir/gate.sock' --token-file '/etc/weir/agent token'";
+        assert_eq!(helper, command, "the token's file is named, the token is not there");
+        assert!(plan(&telling(*managed), &home.layout).unwrap().is_done(), "once is enough");
+        // Installed anew without it: it goes, and what was there first still comes back.
+        plan(&wish(Client::ClaudeCode, *managed), &home.layout).unwrap().apply().unwrap();
+        let settings = read(&path);
+        assert_eq!((&settings["env"], settings.get("otelHeadersHelper")), (&json!({"MINE": "x"}), None));
+        undo(Client::ClaudeCode, *managed, &home.layout).unwrap().apply().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), mine);
+    }
+}
+
+#[test]
+fn telemetry_goes_to_this_machine_only_and_codex_is_told_by_hand() {
+    let home = home();
+    for address in ["10.0.0.1:80", "127.0.0.1:0", "0.0.0.0:80", "[::]:80"] {
+        let wish = Wish { telemetry: Some(address.parse().unwrap()), ..wish(Client::ClaudeCode, true) };
+        assert!(matches!(plan(&wish, &home.layout), Err(InstallFault::Telemetry(_))), "{address}");
+    }
+    for managed in [true, false] {
+        let wish = Wish { telemetry: Some("127.0.0.1:8400".parse().unwrap()), ..wish(Client::Codex, managed) };
+        assert!(matches!(plan(&wish, &home.layout), Err(InstallFault::Telemetry(_))));
+    }
+    let path = home.folder.path().join("root/etc/claude-code/managed-settings.json");
+    write(&path, "{\"env\": []}");
+    assert!(matches!(plan(&telling(true), &home.layout), Err(InstallFault::Unclear(..))));
+}
+
+#[test]
+fn the_headers_of_telemetry_are_the_token_of_the_file() {
+    let home = home();
+    let file = home.folder.path().join("token");
+    fs::write(&file, "agent-token-0123456789\n").unwrap();
+    let headers: Value = serde_json::from_str(&telemetry_headers(&file).unwrap()).unwrap();
+    assert_eq!(headers, json!({"Authorization": "Bearer agent-token-0123456789"}));
+    fs::write(&file, "short").unwrap();
+    assert!(!telemetry_headers(&file).unwrap_err().contains("short"));
+    assert!(telemetry_headers(&home.folder.path().join("none")).is_err());
 }

@@ -16,4 +16,5 @@ mod running;
 #[cfg(feature = "cli")]
 mod shown;
 mod spending;
+mod telemetry;
 mod waiting;

@@ -96,7 +96,7 @@ fn the_interface_describes_every_route_that_answers() {
             assert!(!reply.text().contains("\"message\":\"no such path") && reply.status != 405, "{method} {path}");
         }
     }
-    assert_eq!(routes, 39);
+    assert_eq!(routes, 43);
 }
 
 #[test]

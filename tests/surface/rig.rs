@@ -32,6 +32,7 @@ pub struct Rig {
     pub unix: PathBuf,
     pub script: Arc<Script>,
     pub journal: Entries,
+    pub gate: Arc<Gate>,
     stop: Stop,
     thread: Option<JoinHandle<Result<(), ServeFault>>>,
     _home: tempfile::TempDir,
@@ -61,14 +62,15 @@ impl Rig {
         let key = Key::from_seed(&[7; 32]);
         let gate =
             Gate::open(compiled, Box::new(journal.clone()), Box::new(Wall(setup.later)), Box::new(desk), key).unwrap();
-        let script = Arc::new(Script::default());
+        let (gate, script) = (Arc::new(gate), Arc::new(Script::default()));
+        let served = gate.clone();
         let sidecar = Sidecar::bind(setup.config).unwrap();
         let addresses = sidecar.addresses().clone();
         let (stop, shutdown) = Shutdown::pair();
         let executor = script.clone();
-        let thread = Some(std::thread::spawn(move || sidecar.serve(Arc::new(gate), executor, shutdown)));
+        let thread = Some(std::thread::spawn(move || sidecar.serve(served, executor, shutdown)));
         let (tcp, unix) = (addresses.tcp.unwrap(), addresses.unix.unwrap());
-        Self { tcp, unix, script, journal, stop, thread, _home: home }
+        Self { tcp, unix, script, journal, gate, stop, thread, _home: home }
     }
 
     /// Tells the sidecar to stop and does not wait.

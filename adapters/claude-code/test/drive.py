@@ -52,11 +52,11 @@ class Bench:
         self.socket, self.gate, self.model = self.folder / "run" / "gate.sock", None, Model()
         self.mark = self.project / "it-ran"
 
-    def start(self):
+    def start(self, *options):
         run = self.socket.parent
         run.mkdir(mode=0o700, exist_ok=True)
         command = [self.weir, "serve", "--policy", POLICY, "--socket", self.socket, "--token-file", self.folder / "token",
-                   "--operator-token-file", self.folder / "operator", "--store", self.folder / "store"]
+                   "--operator-token-file", self.folder / "operator", "--store", self.folder / "store", *options]
         self.gate = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(400):
             try:
@@ -130,15 +130,16 @@ class Bench:
         except json.JSONDecodeError:
             return {"error": (done.stdout + done.stderr)[-400:]}
 
-    def codex(self, script, *options):
-        """Runs Codex headless on `script`; its output."""
+    def codex(self, script, *options, more="", models=None):
+        """Runs Codex headless on `script`, with `more` in its settings and its models at `models`; its output."""
         self.model.script = script
         folder = self.home / ".codex"
         folder.mkdir(exist_ok=True)
-        provider = f'base_url = "http://127.0.0.1:{self.model.port}/v1"\nwire_api = "responses"\nenv_key = "FAKE_KEY"\n'
-        text = f'model = "fake"\nmodel_provider = "fake"\n[model_providers.fake]\nname = "fake"\n{provider}'
+        base = models or f"http://127.0.0.1:{self.model.port}"
+        provider = f'base_url = "{base}/v1"\nwire_api = "responses"\nenv_key = "FAKE_KEY"\n'
+        text = f'model = "fake"\nmodel_provider = "fake"\nweb_search = "disabled"\n[model_providers.fake]\nname = "fake"\n{provider}{more}'
         (folder / "config.toml").write_text(text)
-        own = {"HOME": str(self.home), "PATH": os.environ["PATH"], "CODEX_HOME": str(folder), "FAKE_KEY": "x"}
+        own = {"HOME": str(self.home), "PATH": os.environ["PATH"], "CODEX_HOME": str(folder), "FAKE_KEY": TOKEN}
         command = [CODEX, "exec", "--json", "--skip-git-repo-check", *options, "go"]
         done = subprocess.run(command, cwd=self.project, env=own, capture_output=True, text=True, timeout=WITHIN, check=False,
                               stdin=subprocess.DEVNULL)
@@ -350,6 +351,91 @@ def claude_unheard(bench):
     assert not Path(f"{bench.mark}2").exists(), "the client was told to stop"
 
 
+def port():
+    """A port of loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def listening(bench, own, kind):
+    """Starts a gate that takes telemetry at `own`, before models of `kind` unless it is `None`; where the models are."""
+    upstream = f"127.0.0.1:{port()}"
+    key = bench.folder / "key"
+    key.write_text("sk-ant-provider-000")
+    key.chmod(0o600)
+    listed = bench.folder / "upstreams.toml"
+    url = f"http://127.0.0.1:{bench.model.port}"
+    listed.write_text(f'[[upstream]]\nname = "models"\nkind = "{kind}"\nurl = "{url}"\nkey_file = "key"\nlisten = "{upstream}"\n')
+    bench.start("--tcp", own, *(["--upstreams", listed] if kind else []))
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", int((upstream if kind else own).rsplit(":", 1)[1]))).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    return f"http://{upstream}" if kind else url
+
+
+def telling(bench, *options, models=True):
+    """The same with a Claude Code that is told where it is."""
+    own = f"127.0.0.1:{port()}"
+    bench.install("claude-code", "--telemetry", own, *options)
+    return listening(bench, own, "anthropic" if models else None)
+
+
+def told(bench, session):
+    lines = bench.ask("GET", "/v1/reconciliation")["sessions"]
+    found = [line for line in lines if line["session"] == session]
+    assert found, ("the client has told nothing", lines)
+    return found[0]
+
+
+LOOK = [("Bash", {"command": "ls", "description": "look"})] * 3
+MODEL = ["--model", "claude-opus-4-8"]
+
+
+def claude_telemetry_agrees(bench):
+    """What the client says of itself is what the gate decided and billed, to the micro-dollar."""
+    models = telling(bench, "--managed")
+    env = {"ANTHROPIC_BASE_URL": models, "ANTHROPIC_API_KEY": TOKEN}
+    done = bench.claude(LOOK, *OPEN, *MODEL, env=env)
+    line = told(bench, done.get("session_id"))
+    assert (line["state"], line["closed"]) == ("agrees", None), line
+    assert line["tools"] == {"results": 3, "unhooked": 0, "unproven": 0, "bypasses": 0}, line
+    cost = round(done["total_cost_usd"] * 1_000_000)
+    assert cost > 0 and line["reported"]["micro_usd"] == line["metered"]["micro_usd"] == cost, (cost, line)
+
+
+def claude_telemetry_finds_hooks_that_are_off(bench):
+    """Hooks that a project has switched off ask nobody; what the client tells of its tools ends the session."""
+    disable(bench)
+    telling(bench, models=False)
+    done = bench.claude(LOOK, *OPEN)
+    line = told(bench, done.get("session_id"))
+    assert (line["state"], line["closed"]) == ("bypassed", "revoked"), line
+
+
+def claude_telemetry_finds_models_past_the_gate(bench):
+    """Generations that the gate has not metered freeze the session."""
+    telling(bench, "--managed")
+    done = bench.claude(LOOK, *OPEN, *MODEL)
+    line = told(bench, done.get("session_id"))
+    assert (line["state"], line["closed"]) == ("past_the_gate", "frozen"), line
+
+
+def claude_telemetry_is_not_switched_off(bench):
+    """Managed telemetry goes on whatever the user's settings and the environment say."""
+    telling(bench, "--managed", models=False)
+    off = {"CLAUDE_CODE_ENABLE_TELEMETRY": "0", "OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_SDK_DISABLED": "true",
+           "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:9/", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf",
+           "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "DISABLE_TELEMETRY": "1"}
+    (bench.home / ".claude").mkdir(exist_ok=True)
+    (bench.home / ".claude" / "settings.json").write_text(json.dumps({"env": off, "otelHeadersHelper": "/bin/false"}))
+    done = bench.claude(LOOK, *OPEN, env=off)
+    assert told(bench, done.get("session_id"))["tools"]["results"] == 3
+
+
 def claude_users_settings_do_not_hold(bench):
     """Why managed settings: a project switches the user's hooks off."""
     user(bench)
@@ -359,7 +445,9 @@ def claude_users_settings_do_not_hold(bench):
     assert bench.mark.exists(), "it did not run: the docs say that it does"
 
 
-CLAUDE_CHECKS = [claude_control, claude_users_settings_do_not_hold, claude_allowed, claude_denied_goes_on, claude_deferred, claude_unheard]
+CLAUDE_CHECKS = [claude_control, claude_users_settings_do_not_hold, claude_allowed, claude_denied_goes_on, claude_deferred, claude_unheard,
+                 claude_telemetry_agrees, claude_telemetry_finds_hooks_that_are_off, claude_telemetry_finds_models_past_the_gate,
+                 claude_telemetry_is_not_switched_off]
 
 
 # Rows of Codex.
@@ -433,7 +521,50 @@ def codex_allowed(bench):
     assert statuses == ["done"], (receipts, text[-600:])
 
 
-CODEX_CHECKS = [codex_control, codex_allowed]
+def codex_telling(bench, script, kind=None, around=False):
+    """Runs Codex with telemetry to a gate, its models behind it or `around` it; what the gate makes of it."""
+    own = f"127.0.0.1:{port()}"
+    models = listening(bench, own, kind)
+    where = f'endpoint = "http://{own}/otlp/codex/v1/logs", protocol = "json", headers = {{ Authorization = "Bearer {TOKEN}" }}'
+    text = bench.codex(script, FREE, models=None if around else models, more=f"[otel]\nexporter = {{ otlp-http = {{ {where} }} }}\n")
+    lines = bench.ask("GET", "/v1/reconciliation")["sessions"]
+    assert len(lines) == 1, (lines, text[-400:])
+    return lines[0]
+
+
+def codex_telemetry_agrees(bench):
+    """Results of Codex are those of decided calls; one that was denied tells of none, and one without a hook is no alarm."""
+    bench.install("codex", "--managed")
+    script = [(SHELL, {"cmd": "ls"}), (SHELL, {"cmd": f"touch {bench.mark}"}), ("write_stdin", {"session_id": 0, "chars": "x"}), (SHELL, {"no": 1})]
+    line = codex_telling(bench, script)
+    assert (line["client"], line["closed"]) == ("codex", None), line
+    assert line["tools"] == {"results": 3, "unhooked": 1, "unproven": 1, "bypasses": 0}, line
+    assert line["reported"]["requests"] == 5, line
+
+
+def codex_telemetry_counts_what_was_metered(bench):
+    """Tokens that Codex tells of are those that the gate metered."""
+    bench.install("codex", "--managed")
+    line = codex_telling(bench, [(SHELL, {"cmd": "ls"})], kind="openai")
+    assert (line["state"], line["closed"]) == ("agrees", None), line
+    assert line["reported"]["requests"] == line["metered"]["requests"] == 2, line
+
+
+def codex_telemetry_finds_models_past_the_gate(bench):
+    """Generations that the gate has not metered freeze the session."""
+    bench.install("codex", "--managed")
+    line = codex_telling(bench, [(SHELL, {"cmd": "ls"})], kind="openai", around=True)
+    assert (line["state"], line["closed"]) == ("past_the_gate", "frozen"), line
+
+
+def codex_telemetry_finds_missing_hooks(bench):
+    """Without hooks everything that ran is an alarm."""
+    line = codex_telling(bench, [(SHELL, {"cmd": "ls"})])
+    assert (line["state"], line["closed"]) == ("bypassed", "revoked"), line
+
+
+CODEX_CHECKS = [codex_control, codex_allowed, codex_telemetry_agrees, codex_telemetry_finds_missing_hooks,
+                codex_telemetry_counts_what_was_metered, codex_telemetry_finds_models_past_the_gate]
 
 
 def etc():

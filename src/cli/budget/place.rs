@@ -55,6 +55,16 @@ impl Place {
         }
     }
 
+    /// What clients report, as `GET /v1/reconciliation` tells it: only a gate that runs knows.
+    pub(super) fn reconciliation(&self) -> Result<Value, String> {
+        match self {
+            Self::Gate(gate) => gate.ask(Method::GET, "/v1/reconciliation", None),
+            Self::Store(_) => {
+                Err("what clients report is known to a running gate only; give --url and --token-file".into())
+            }
+        }
+    }
+
     /// What waits for a person, as `GET /v1/approvals` tells it.
     pub(super) fn approvals(&self) -> Result<Vec<Value>, String> {
         match self {

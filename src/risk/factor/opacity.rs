@@ -13,14 +13,15 @@ pub(super) const SIGNAL: Signal = Signal {
     factor: Factor::Opacity,
     level,
     attempt: |evidence| !evidence.traceable,
-    levels: "full: two or more calls without a complete record or known outcome; partial: one; none: every call is \
-             on record; no vote: no call",
+    levels: "full: two or more calls without a complete record or known outcome, or anything that ran past the gate; \
+             partial: one call; none: every call is on record; no vote: no call",
     attempts: "refused calls without a complete record",
     source: "AIVSS v0.8 table 2, row 6 (Opacity & Reflexivity); counts of this project",
 };
 
 const fn level(facts: &SessionFacts) -> Option<Level> {
     match facts.untraceable {
+        _ if facts.bypasses > 0 => Some(Level::FULL),
         _ if facts.calls == 0 => None,
         0 => Some(Level::NONE),
         1 => Some(Level::PARTIAL),

@@ -53,13 +53,16 @@ pub(crate) struct Use {
 impl Event {
     /// The session: the client's own id where it can be a name.
     pub fn session(&self) -> Result<Name, String> {
-        session(&self.session_id).ok_or_else(|| "`session_id` has 1 to 256 bytes".to_owned())
+        session_name(&self.session_id).ok_or_else(|| "`session_id` has 1 to 256 bytes".to_owned())
     }
 
     /// The agents below the session's own: the client tells the innermost.
     pub fn delegation(&self) -> Result<Vec<Name>, String> {
         let agent = self.agent_id.as_deref().filter(|id| !id.is_empty());
-        agent.map(|id| session(id).ok_or_else(|| "`agent_id` has at most 256 bytes".to_owned())).into_iter().collect()
+        agent
+            .map(|id| session_name(id).ok_or_else(|| "`agent_id` has at most 256 bytes".to_owned()))
+            .into_iter()
+            .collect()
     }
 
     /// What it is about.
@@ -113,7 +116,7 @@ const KNOWN: &[&str] = &[
 
 /// A client's id as a name: itself, or one made of its digest, as the proxies of models make it, so that a session's
 /// tools and tokens count on one account.
-fn session(id: &str) -> Option<Name> {
+pub(crate) fn session_name(id: &str) -> Option<Name> {
     if id.is_empty() || id.len() > ID_BYTES {
         return None;
     }

@@ -9,10 +9,10 @@ mod install;
 mod shim;
 
 pub use install::{Change, Fault as InstallFault, Layout, Plan, Wish, plan, undo};
-pub use shim::{Carrier, Exit, carry};
+pub use shim::{Carrier, Exit, carry, telemetry_headers};
 
 pub(crate) use answer::{allowed, deferred, denied, halted, silent};
-pub(crate) use event::{Event, Use, What};
+pub(crate) use event::{Event, Use, What, session_name};
 
 /// A coding agent whose hooks are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -53,6 +53,15 @@ pub struct Exit {
     pub stderr: String,
 }
 
+/// What a client sends with its telemetry: the header with the token in `token_file`, as one JSON object.
+///
+/// # Errors
+/// Why there is none, without the token.
+pub fn telemetry_headers(token_file: &Path) -> Result<String, String> {
+    let token = token(token_file)?;
+    Ok(format!("{}\n", serde_json::json!({"Authorization": format!("Bearer {}", token.expose())})))
+}
+
 /// Carries the event in `input`. It never panics and never fails: what goes wrong is an [`Exit`].
 pub fn carry(carrier: &Carrier, input: impl Read) -> Exit {
     let mut event = String::new();

@@ -14,6 +14,7 @@ use super::decide::Works;
 use super::error::{Fault, Refusal};
 use super::hooks::Hooks;
 use super::metrics::Meters;
+use super::otlp::Told;
 use super::session::Sessions;
 use crate::model::{Action, Call, Name, Resource, Subject};
 use crate::pep::Gate;
@@ -30,6 +31,7 @@ pub(super) struct App {
     pub(super) sessions: Sessions,
     pub(super) works: Works,
     pub(super) hooks: Hooks,
+    pub(super) told: Told,
     pub(super) meters: Meters,
     /// KiB left for request bodies.
     pub(super) body_room: Semaphore,
@@ -51,6 +53,7 @@ impl App {
             sessions: Sessions::default(),
             works: Works::default(),
             hooks: Hooks::default(),
+            told: Told::default(),
             meters: Meters::default(),
             body_room: Semaphore::new(BODY_ROOM),
             active: watch::channel(0).0,

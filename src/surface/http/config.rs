@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::model::Name;
+use crate::surface::hook::Client;
 use crate::surface::{Desk, Secret};
 
 /// The sidecar's configuration. The identity of every call comes from here, never from a request.
@@ -27,6 +28,9 @@ pub struct Config {
     pub operator_token: Option<Secret>,
     /// The desk that was given to the gate as its approver.
     pub desk: Desk,
+    /// Clients whose models are behind this gate's proxies, so that a generation which those have not metered went past
+    /// the gate; none by default.
+    pub metered: Vec<Client>,
     /// Loopback origins (`http://127.0.0.1:8000`) from which a browser may call; none by default.
     pub origins: Vec<String>,
     /// A session without a request for this long is closed.
@@ -59,6 +63,7 @@ impl Config {
             token,
             operator_token: None,
             desk: Desk::default(),
+            metered: Vec::new(),
             origins: Vec::new(),
             idle: Duration::from_secs(3600),
             outcome_within: Duration::from_secs(600),

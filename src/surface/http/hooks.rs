@@ -12,12 +12,13 @@ use axum::extract::{RawQuery, State};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
+use super::alarm::{Alarm, Closing, raise};
 use super::app::{App, blocking, fresh, name};
-use super::body::{Id, Strict, query};
+use super::body::{Id, Strict};
 use super::decide::{Admitted, admit};
 use super::error::{Fault, Refusal};
-use crate::model::{Action, CallId, Digest, Name, Outcome, ReasonCode, Resource, Status, Subject, Tier, canonical};
-use crate::pep::port::AccountId;
+use super::patience::Patience;
+use crate::model::{Action, CallId, Digest, Name, Outcome, ReasonCode, Resource, Status, Subject, canonical};
 use crate::surface::hook::{Client, Event, Use, What, allowed, deferred, denied, halted, silent};
 use crate::surface::lock;
 
@@ -25,10 +26,6 @@ use crate::surface::lock;
 const CONVERSATIONS: usize = 256;
 /// Uses of tools that are remembered; what is older is known by the journal.
 const USES: usize = 4_096;
-/// How long a person's answer is awaited when the client does not say.
-const WAIT: Duration = Duration::from_secs(100);
-/// The longest that a client may say.
-const LONGEST: u64 = 3_600_000;
 /// How often a question that is being put is asked to wait for a later call instead.
 const PUSH: Duration = Duration::from_millis(50);
 
@@ -49,7 +46,7 @@ struct Conversation {
 }
 
 /// A session and the client's id of a use in it.
-type Key = (Name, String);
+pub(super) type Key = (Name, String);
 
 struct Known {
     /// What was decided about: tool and arguments.
@@ -120,6 +117,15 @@ impl Hooks {
         Some((known.what, known.ruling.clone()))
     }
 
+    /// How many uses of `tool` were allowed in `session`; `None` once uses have been forgotten, which may have been some.
+    pub(super) fn allowed(&self, session: &Name, tool: &Name) -> Option<u64> {
+        let table = lock(&self.0);
+        let counts = |(key, known): &(&Key, &Known)| {
+            key.0 == *session && known.tool == *tool && *known.ruling.borrow() == Ruling::Allowed
+        };
+        (table.order.len() < USES).then(|| table.uses.iter().filter(counts).count() as u64)
+    }
+
     fn begin(&self, key: Key, known: Known) {
         let mut table = lock(&self.0);
         table.order.push_back(key.clone());
@@ -185,32 +191,6 @@ const fn word(what: &What) -> &'static str {
         What::After(_, true) => "PostToolUseFailure",
         What::End => "SessionEnd",
         What::Other(word) => word,
-    }
-}
-
-/// How long a client waits for a person, and what it can do about one who has not answered.
-#[derive(Clone, Copy)]
-struct Patience {
-    wait: Duration,
-    defers: bool,
-}
-
-impl Patience {
-    fn read(text: Option<&str>) -> Result<Self, Refusal> {
-        let query = query(text, &["wait_ms", "defer"])?;
-        let wait = match query.get("wait_ms") {
-            None => WAIT,
-            Some(text) => match text.parse() {
-                Ok(wait) if wait <= LONGEST => Duration::from_millis(wait),
-                _ => return Err(Refusal::malformed(format!("wait_ms is a number up to {LONGEST}"))),
-            },
-        };
-        let defers = match query.get("defer").map(String::as_str) {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => return Err(Refusal::malformed("defer is `true` or `false`")),
-        };
-        Ok(Self { wait, defers })
     }
 }
 
@@ -321,6 +301,39 @@ fn id(app: &App, key: &Key, attempt: usize) -> CallId {
     Name::digits(&Digest::of(canonical(&of).as_bytes()).hex())
 }
 
+/// How the gate stands to a use that has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It had allowed it.
+    Allowed,
+    /// It had refused it, or not answered yet.
+    Defied,
+    /// It was never asked.
+    Unheard,
+    /// It was asked in an earlier life, too long ago to say what came of it.
+    Unknown,
+}
+
+/// How the gate stands to the use `key`; what is not in memory is in the journal.
+pub(super) fn standing(app: &App, key: &Key) -> Standing {
+    if let Some(known) = lock(&app.hooks.0).uses.get(key) {
+        let allowed = *known.ruling.borrow() == Ruling::Allowed;
+        return if allowed { Standing::Allowed } else { Standing::Defied };
+    }
+    // Tries are numbered without gaps: the first that is not known follows the last that was made.
+    let (mut known, mut unknown) = (0, USES + 1);
+    while known < unknown {
+        let middle = usize::midpoint(known, unknown);
+        if app.gate.knows(&id(app, key, middle)) { known = middle + 1 } else { unknown = middle }
+    }
+    let Some(last) = known.checked_sub(1) else { return Standing::Unheard };
+    match app.gate.receipt(&id(app, key, last)) {
+        Some(receipt) if receipt.execution.is_none() => Standing::Defied,
+        Some(_) => Standing::Allowed,
+        None => Standing::Unknown,
+    }
+}
+
 /// Walks the second half of the line.
 async fn after(app: Arc<App>, client: Client, subject: Subject, used: Use, failed: bool) -> Result<Value, Refusal> {
     let key = (subject.session.clone(), used.id.clone());
@@ -334,12 +347,15 @@ async fn after(app: Arc<App>, client: Client, subject: Subject, used: Use, faile
         }
         Ran::Defied => return bypass(app, client, subject, &used, "although the gate had not allowed it").await,
         Ran::Unheard => {
-            let (first, gate) = (id(&app, &key, 0), app.clone());
-            if blocking(move || gate.gate.knows(&first)).await? {
-                tracing::warn!(session = %key.0, tool = %used.tool, "a tool has run that was decided before a restart");
-                return Ok(silent());
-            }
-            return bypass(app, client, subject, &used, "without a decision of the gate").await;
+            let (known, gate) = (key.clone(), app.clone());
+            return match blocking(move || standing(&gate, &known)).await? {
+                Standing::Unheard => bypass(app, client, subject, &used, "without a decision of the gate").await,
+                Standing::Defied => bypass(app, client, subject, &used, "although the gate had not allowed it").await,
+                Standing::Allowed | Standing::Unknown => {
+                    tracing::warn!(session = %key.0, tool = %used.tool, "a tool has run that was decided before a restart");
+                    Ok(silent())
+                }
+            };
         }
     };
     // A call that took too long has ended as unknown; there is nothing left to complete.
@@ -356,12 +372,13 @@ async fn after(app: Arc<App>, client: Client, subject: Subject, used: Use, faile
 
 /// A tool has run past the gate: nothing more runs in this session.
 async fn bypass(app: Arc<App>, client: Client, subject: Subject, used: &Use, how: &str) -> Result<Value, Refusal> {
-    tracing::error!(session = %subject.session, tool = %used.tool, client = client.word(), "a tool has run {how}");
     app.meters.bypassed(client.word());
-    let text = format!("bypass: {} has run {how}", used.tool);
-    let account = AccountId::path(&subject).into_iter().find(|account| account.tier() == Tier::Session);
-    let revoked = blocking(move || account.map(|account| app.gate.revoke(&account, &text))).await?;
-    if !matches!(revoked, Some(Ok(()))) {
+    let (text, tool) = (format!("bypass: {} has run {how}", used.tool), used.tool.clone());
+    let closed = blocking(move || {
+        let (action, closing) = (Action::ToolCall, Closing::Revoke);
+        raise(&app, &Alarm { subject: &subject, action, what: &tool, text: &text, closing })
+    });
+    if closed.await?.is_err() {
         return Err(Refusal::new(Fault::JournalFailed, "the session could not be revoked; stop the client"));
     }
     let why = format!("[weir] `{}` has run {how}. The session is revoked; a person must look at it.", used.tool);

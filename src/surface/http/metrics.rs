@@ -33,6 +33,13 @@ struct HookLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReportLabels {
+    client: &'static str,
+    signal: &'static str,
+    taken: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BypassLabels {
     kind: &'static str,
 }
@@ -50,14 +57,15 @@ pub(super) struct Meters {
     panics: Counter,
     hooks: Family<HookLabels, Counter>,
     bypasses: Family<BypassLabels, Counter>,
+    reports: Family<ReportLabels, Counter>,
 }
 
 impl Default for Meters {
     fn default() -> Self {
         // 10 microseconds to 5 seconds.
         let latency = Histogram::new(exponential_buckets(0.000_01, 2.0, 20));
-        let (hooks, bypasses) = (Family::default(), Family::default());
-        Self { calls: Family::default(), latency, panics: Counter::default(), hooks, bypasses }
+        let (hooks, bypasses, reports) = (Family::default(), Family::default(), Family::default());
+        Self { calls: Family::default(), latency, panics: Counter::default(), hooks, bypasses, reports }
     }
 }
 
@@ -118,7 +126,15 @@ impl Meters {
         self.hooks.get_or_create(&HookLabels { client, event }).inc();
     }
 
-    /// Notes a tool that ran past the gate: by the client, or `changed` when other arguments ran than were decided about.
+    /// Notes records of a client's telemetry, `rejected` of `all` were not taken.
+    pub(super) fn told(&self, client: &'static str, signal: &'static str, all: u64, rejected: u64) {
+        for (taken, count) in [("yes", all.saturating_sub(rejected)), ("no", rejected)] {
+            self.reports.get_or_create(&ReportLabels { client, signal, taken }).inc_by(count);
+        }
+    }
+
+    /// Notes what ran past the gate: by the client whose hook told, `changed` when other arguments ran than were decided
+    /// about, `telemetry` for tools and `model` for generations of which telemetry told.
     pub(super) fn bypassed(&self, kind: &'static str) {
         self.bypasses.get_or_create(&BypassLabels { kind }).inc();
     }
@@ -185,6 +201,7 @@ pub(super) fn text(app: &App) -> Result<String, std::fmt::Error> {
         "Tools that ran without a decision, or otherwise than decided",
         meters.bypasses.clone(),
     );
+    registry.register("telemetry_records", "Records of coding agents' telemetry", meters.reports.clone());
     gauge(&mut registry, "sessions", "Open sessions", app.sessions.count() as u64);
     gauge(&mut registry, "executions", "Executions that have not ended", app.sessions.executing() as u64);
     gauge(&mut registry, "open_calls", "Calls of the host without an outcome", app.works.count() as u64);

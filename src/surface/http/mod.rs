@@ -4,6 +4,7 @@
 //! lines: strict bytes in, one operation of the gate, JSON out. Nothing here decides, and no request
 //! can reach the gate without a token, a loopback Host and an Origin that was configured.
 
+mod alarm;
 mod app;
 mod approvals;
 mod auth;
@@ -22,8 +23,12 @@ mod keep;
 mod listener;
 mod metrics;
 mod openapi;
+mod otlp;
+mod otlp_schema;
 mod page;
+mod patience;
 mod read;
+mod reconciliation;
 mod routes;
 mod schema;
 mod serve;

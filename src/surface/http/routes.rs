@@ -15,7 +15,10 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::app::App;
 use super::auth::{Scope, identify, permit};
 use super::error::{Fault, Refusal};
-use super::{approvals, authzen, budgets, decide, execute, files, hooks, keep, openapi, page, read, session, ticket};
+use super::{
+    approvals, authzen, budgets, decide, execute, files, hooks, keep, openapi, otlp, page, read, reconciliation,
+    session, ticket,
+};
 
 type Mount = fn(MethodFilter) -> MethodRouter<Arc<App>>;
 
@@ -105,6 +108,14 @@ routes! {
         decide::outcome, "Reports the outcome of a decided call, once";
     POST "/v1/hooks/{client}" Agent Some("HookEvent"), HOOK_QUERY => 200 "HookAnswer" [NotFound SessionLimit Busy JournalFailed Stopping]
         hooks::hook, "Takes an event of a coding agent's hooks (`claude-code`, `codex`) and answers in its own form";
+    POST "/otlp/{client}/v1/logs" Agent Some("Logs"), &[] => 200 "LogsTaken" [NotFound Busy JournalFailed]
+        otlp::take_logs, "Takes logs of a coding agent whose hooks are installed, as OTLP/HTTP JSON; a tool that ran past the gate closes its session";
+    POST "/otlp/{client}/v1/metrics" Agent Some("Metrics"), &[] => 200 "MetricsTaken" [NotFound Busy JournalFailed]
+        otlp::take_metrics, "Takes metrics of the same: what it thinks that it used";
+    POST "/otlp/{client}/v1/traces" Agent Some("Spans"), &[] => 404 "Error" []
+        otlp::no_traces, "Says that spans are not taken";
+    GET "/v1/reconciliation" Either NONE, &[] => 200 "Reconciliation" [JournalFailed]
+        reconciliation::list, "What clients report of themselves beside what the gate metered";
     POST "/access/v1/evaluation" Agent Some("Evaluation"), &[] => 200 "Evaluated" [NotFound]
         authzen::evaluate, "AuthZEN Authorization API 1.0: what would be decided; holds nothing";
     GET "/v1/budgets" Either NONE, &[] => 200 "Budgets" [JournalFailed]

@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 use super::authzen::resource_type;
 use super::decide::elsewhere;
 use super::hook_schema::hooks;
+use super::otlp_schema::telemetry;
 use crate::model::{Action, KINDS, Limits, REASONS, ReasonCode, Tier};
 
 /// Every schema by name.
 pub(super) fn schemas() -> Map<String, Value> {
     let mut all = Map::new();
-    for part in
-        [common(), sessions(), kept(), execution(), hosted(), evaluation(), budgets(), reading(), approvals(), hooks()]
-    {
+    let parts = [common(), sessions(), kept(), execution(), hosted(), evaluation(), budgets(), reading(), approvals()];
+    for part in parts.into_iter().chain([hooks(), telemetry()]) {
         if let Value::Object(part) = part {
             all.extend(part);
         }

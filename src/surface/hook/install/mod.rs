@@ -9,6 +9,7 @@ mod diff;
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::Client;
 use crate::model::Digest;
 
+/// What tells the command that prints the headers of telemetry from others.
+const HEADERS: &str = " hook --headers ";
 /// Largest settings file, bytes.
 const BYTES: u64 = 4 << 20;
 
@@ -39,6 +42,8 @@ pub struct Wish {
     pub wait_s: u64,
     /// Whether calls about which a person was asked are deferred: for headless runs of Claude Code.
     pub defer: bool,
+    /// Where the gate takes telemetry, on loopback: Claude Code only.
+    pub telemetry: Option<SocketAddr>,
 }
 
 /// Where clients look.
@@ -79,6 +84,9 @@ pub enum Fault {
     /// A path that is not absolute, or cannot stand in a command.
     #[error("{0}")]
     Path(String),
+    /// Telemetry cannot be set up like this.
+    #[error("{0}")]
+    Telemetry(&'static str),
     /// The operating system refused.
     #[error("`{0}`: {1}")]
     Io(PathBuf, io::Error),
@@ -123,10 +131,11 @@ pub fn plan(wish: &Wish, layout: &Layout) -> Result<Plan, Fault> {
     let before = read(&path)?;
     guarded(&path, wish.managed)?;
     let command = command(wish)?;
+    check_telemetry(wish)?;
     let text = before.as_deref().map(std::str::from_utf8).transpose();
     let text = text.map_err(|_| Fault::Unclear(path.clone(), "it is not UTF-8".to_owned()))?;
     let merged = match (wish.client, wish.managed) {
-        (Client::ClaudeCode, managed) => claude::merged(text, &command, wish, managed),
+        (Client::ClaudeCode, managed) => claude::merged(text, &command, &headers(wish)?, wish, managed),
         (Client::Codex, true) => codex::merged(text, &command, wish),
         (Client::Codex, false) => claude::merged_hooks(text, &command, wish),
     };
@@ -254,14 +263,34 @@ fn record_of(path: &Path) -> Result<(PathBuf, Option<Record>), Fault> {
     Ok((beside, record))
 }
 
+/// What can be said of an address of telemetry: this machine's, and to a client that is told of it in its settings.
+fn check_telemetry(wish: &Wish) -> Result<(), Fault> {
+    let Some(address) = wish.telemetry else { return Ok(()) };
+    if wish.client != Client::ClaudeCode {
+        let text = "Codex takes the address of telemetry, and the token with it, in the user's own config.toml only";
+        return Err(Fault::Telemetry(text));
+    }
+    if !address.ip().is_loopback() || address.port() == 0 {
+        return Err(Fault::Telemetry("telemetry goes to the gate's own loopback address and port"));
+    }
+    Ok(())
+}
+
+fn quoted(path: &Path) -> Result<String, Fault> {
+    let text =
+        path.to_str().filter(|text| text.starts_with('/') && !text.contains(|c: char| c.is_control() || c == '\''));
+    let wrong = || Fault::Path(format!("`{}` is not an absolute path without quotes", path.display()));
+    text.map(|text| format!("'{text}'")).ok_or_else(wrong)
+}
+
+/// The command line that prints the headers of telemetry. The token stays in its own file: settings are read by everybody.
+fn headers(wish: &Wish) -> Result<String, Fault> {
+    let (program, socket, token) = (quoted(&wish.program)?, quoted(&wish.socket)?, quoted(&wish.token_file)?);
+    Ok(format!("{program}{HEADERS}--client {} --socket {socket} --token-file {token}", wish.client.word()))
+}
+
 /// The command line of the hook, quoted for a shell.
 fn command(wish: &Wish) -> Result<String, Fault> {
-    let quoted = |path: &Path| {
-        let text =
-            path.to_str().filter(|text| text.starts_with('/') && !text.contains(|c: char| c.is_control() || c == '\''));
-        let wrong = || Fault::Path(format!("`{}` is not an absolute path without quotes", path.display()));
-        text.map(|text| format!("'{text}'")).ok_or_else(wrong)
-    };
     let (program, socket, token) = (quoted(&wish.program)?, quoted(&wish.socket)?, quoted(&wish.token_file)?);
     let defer = if wish.defer { " --defer" } else { "" };
     let client = wish.client.word();

@@ -55,7 +55,7 @@ pub struct Errand {
     /// The number of a signal that came for the program, put there by a handler.
     pub signal: Arc<AtomicUsize>,
     /// Told what is spent.
-    pub watch: Box<dyn Fn(&Progress)>,
+    pub watch: Box<dyn Fn(&Progress) + Send>,
 }
 
 /// What came of it.
@@ -158,7 +158,7 @@ struct Talk {
     channel: Channel,
     environment: BTreeMap<String, String>,
     signal: Arc<AtomicUsize>,
-    watch: Box<dyn Fn(&Progress)>,
+    watch: Box<dyn Fn(&Progress) + Send>,
 }
 
 impl Talk {

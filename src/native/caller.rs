@@ -10,8 +10,8 @@ use std::io::IsTerminal as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{OFlags, fcntl_getfl, major, minor};
 use rustix::process::Signal;
@@ -77,7 +77,8 @@ impl Caller {
         let wanted = read(&text).map_err(|fault| format!("the request is not one: {}", cut(&fault)))?;
         let count = files.len();
         let files = <[OwnedFd; 3]>::try_from(files);
-        let files = files.map_err(|_| format!("standard input, output and error come with a request, not {count} files"))?;
+        let files =
+            files.map_err(|_| format!("standard input, output and error come with a request, not {count} files"))?;
         match files.iter().all(carries_bytes) {
             true => Ok((wanted, files)),
             false => Err("a program's streams are files, pipes, terminals or /dev/null; folders, sockets and \
@@ -100,7 +101,8 @@ impl Caller {
     }
 
     fn next(&self, millis: u64) -> Result<(Vec<u8>, Vec<OwnedFd>), String> {
-        let came = self.channel.ready(millis).and_then(|ready| if ready { self.channel.receive_text() } else { Ok(None) });
+        let came =
+            self.channel.ready(millis).and_then(|ready| if ready { self.channel.receive_text() } else { Ok(None) });
         came.map_err(|fault| fault.to_string())?.ok_or_else(|| GONE.to_owned())
     }
 
@@ -191,9 +193,7 @@ fn carries_bytes(file: &OwnedFd) -> bool {
     let (kind, device) = (known.file_type(), known.rdev());
     let harmless = || major(device) == MEMORY && HARMLESS.contains(&minor(device));
     !path_only
-        && (kind.is_file()
-            || kind.is_fifo()
-            || kind.is_char_device() && (harmless() || file.as_fd().is_terminal()))
+        && (kind.is_file() || kind.is_fifo() || kind.is_char_device() && (harmless() || file.as_fd().is_terminal()))
 }
 
 /// A fault short enough to be told.

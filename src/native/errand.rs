@@ -69,8 +69,8 @@ pub enum Told {
     Unheard(String),
     /// The gate has gone or stands still; with it the program ends, or never began.
     Lost {
-        /// Whether the program ran.
-        started: bool,
+        /// Whether the program may have begun.
+        begun: bool,
     },
     /// A signal called it off before it began, or for good.
     Left(i32),
@@ -82,8 +82,8 @@ impl Told {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Ended(ended) => ended.exit,
-            Self::Lost { started: true } => STOPPED,
-            Self::Refused(_) | Self::Unheard(_) | Self::Lost { started: false } => REFUSED,
+            Self::Lost { begun: true } => STOPPED,
+            Self::Refused(_) | Self::Unheard(_) | Self::Lost { begun: false } => REFUSED,
             Self::Left(number) => u8::try_from(SIGNALLED.saturating_add(*number)).unwrap_or(u8::MAX),
         }
     }
@@ -93,12 +93,12 @@ impl Told {
     pub fn lines(&self, wanted: bool) -> Vec<String> {
         match self {
             Self::Refused(why) | Self::Unheard(why) => vec![why.clone()],
-            Self::Lost { started: true } => vec![
+            Self::Lost { begun: true } => vec![
                 "the gate has gone or stands still, and the program ends with it; what was held counts as spent once the \
                  gate is started again"
                     .to_owned(),
             ],
-            Self::Lost { started: false } => vec![
+            Self::Lost { begun: false } => vec![
                 "the gate closed the connection before the program began: it stopped, or you are neither its user nor root"
                     .to_owned(),
             ],
@@ -163,7 +163,7 @@ struct Talk {
 
 impl Talk {
     fn listen(self) -> Told {
-        let (mut started, mut signals, mut heard) = (false, 0_u32, Watch::start());
+        let (mut begun, mut started, mut signals, mut heard) = (false, false, 0_u32, Watch::start());
         loop {
             if let Some(number) = self.signalled() {
                 signals += 1;
@@ -175,18 +175,22 @@ impl Talk {
             }
             match self.channel.ready(BEAT_MS) {
                 Ok(true) => heard = Watch::start(),
-                Ok(false) if started && heard.millis() >= SILENCE_MS => return Told::Lost { started },
+                Ok(false) if begun && heard.millis() >= SILENCE_MS => return Told::Lost { begun },
                 Ok(false) => continue,
-                Err(_) => return Told::Lost { started },
+                Err(_) => return Told::Lost { begun },
             }
-            let Ok(Some((text, _))) = self.channel.receive_text() else { return Told::Lost { started } };
+            let Ok(Some((text, _))) = self.channel.receive_text() else { return Told::Lost { begun } };
             match read(&text) {
                 Ok(Event::Refused { denial }) => return Told::Refused(denial),
                 Ok(Event::Ended(ended)) => return Told::Ended(ended),
-                Ok(Event::Granted { env }) => self.answer(&env),
+                Ok(Event::Granted { env }) => {
+                    // What is on its way from here on may run before anything more is heard of it.
+                    begun = true;
+                    self.answer(&env);
+                }
                 Ok(Event::Started) => started = true,
                 Ok(Event::Progress(progress)) => (self.watch)(&progress),
-                Err(_) if started => return Told::Lost { started },
+                Err(_) if begun => return Told::Lost { begun },
                 Err(_) => return Told::Unheard("what answered is not a gate of this version".into()),
             }
         }
@@ -268,8 +272,8 @@ mod tests {
         let others = [
             (Told::Refused("no".into()), 125),
             (Told::Unheard("no".into()), 125),
-            (Told::Lost { started: false }, 125),
-            (Told::Lost { started: true }, 124),
+            (Told::Lost { begun: false }, 125),
+            (Told::Lost { begun: true }, 124),
             (Told::Left(2), 130),
         ];
         for (told, code) in others {

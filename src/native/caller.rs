@@ -217,6 +217,9 @@ mod tests {
         let of = |file: OwnedFd| carries_bytes(&file);
         assert!(of(pipe.0.into()) && of(pipe.1.into()) && of(tempfile::tempfile().unwrap().into()));
         assert!(of(File::open("/dev/null").unwrap().into()) && of(File::open("/dev/urandom").unwrap().into()));
+        if let Ok(terminal) = File::options().read(true).write(true).open("/dev/ptmx") {
+            assert!(of(terminal.into()));
+        }
         assert!(!of(sockets.0.into()) && !of(listener.into()) && !of(folder.into()) && !of(path.into()));
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Args {
     ])]
     gate: Option<PathBuf>,
     /// File with the agent's token for that gate [default: `$WEIR_TOKEN`].
-    #[arg(long, value_name = "FILE", requires = "gate")]
+    #[arg(long, value_name = "FILE", requires = "gate", conflicts_with = "policy")]
     token_file: Option<PathBuf>,
     /// Folder of the journal and its key [default: `$WEIR_HOME`, or the user's state folder].
     #[arg(long, value_name = "DIR")]

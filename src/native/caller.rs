@@ -124,7 +124,7 @@ impl Caller {
         if !self.started.swap(true, Ordering::AcqRel) {
             self.say(&Event::Started);
         }
-        if !self.channel.offer(&Event::Progress(progress.clone())) {
+        if !self.channel.offer(&Event::Progress(Box::new(progress.clone()))) {
             self.gone.store(true, Ordering::Release);
         }
     }

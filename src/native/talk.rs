@@ -60,7 +60,7 @@ pub(super) enum Event {
     /// The program runs.
     Started,
     /// What is spent.
-    Progress(Progress),
+    Progress(Box<Progress>),
     /// It is over and settled.
     Ended(Ended),
 }

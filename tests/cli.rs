@@ -338,3 +338,70 @@ fn a_receipt_is_replayed_beside_a_gate_and_without_its_tape_nothing_is_said() {
     exits(&tampered, 2);
     assert!(err(&tampered).contains("no receipt of it counts"), "{}", err(&tampered));
 }
+
+const TRAINING: &str = r#"
+[policy]
+id = "training"
+[exec]
+programs = ["sh"]
+read = ["."]
+write = []
+[exec.limits]
+wall_ms = 60_000
+cpu_ms = 60_000
+memory_bytes = 268_435_456
+processes = 32
+disk_bytes = 1_000_000
+[[rule]]
+id = "train"
+effect = "allow"
+actions = ["process.run"]
+"#;
+
+/// A gate that serves, until it is dropped.
+struct Served(std::process::Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn exec_runs_a_program_through_a_gate_that_serves() {
+    use std::io::BufRead as _;
+    let home = Home::new();
+    let at = |name: &str| home.0.path().join(name).display().to_string();
+    std::fs::create_dir(at("work")).unwrap();
+    std::fs::write(at("work/train.toml"), TRAINING).unwrap();
+    let (policy, token, socket) = (at("work/train.toml"), at("token"), format!("unix:{}", at("run/exec.sock")));
+    let without = "network,landlock,seccomp,memory,processes,cpu";
+    let mut gate = Command::new(env!("CARGO_BIN_EXE_weir"));
+    gate.args(["serve", "--policy", &policy, "--tcp", "127.0.0.1:0", "--token-file", &token, "--exec", &socket]);
+    gate.args(["--exec-without", without, "--store", &at("store")]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut gate = Served(gate.spawn().unwrap());
+    let told = std::io::BufReader::new(gate.0.stderr.take().unwrap());
+    let mut told = told.lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("runs programs for unix:")), "it serves");
+    let exec = |more: &[&str]| {
+        let words = ["exec", "--gate", &socket, "--token-file", &token].into_iter().chain(more.iter().copied());
+        Command::new(env!("CARGO_BIN_EXE_weir")).args(words).current_dir(at("work")).output().unwrap()
+    };
+    exits(&exec(&["--policy", &policy, "--", "sh"]), 2);
+    exits(&exec(&["--without", "cpu", "--", "sh"]), 2);
+    let denied = exec(&["--", "perl", "-e", "1"]);
+    exits(&denied, 125);
+    assert!(err(&denied).contains("perl"), "{}", err(&denied));
+    let ran = exec(&["--", "sh", "-c", "echo out; exit 7"]);
+    if err(&ran).contains("namespaces") {
+        println!("skipped: this machine gives no namespaces");
+        return;
+    }
+    exits(&ran, 7);
+    assert_eq!(out(&ran), "out\n");
+    drop(gate);
+    let alone = exec(&["--", "sh", "-c", "exit 0"]);
+    exits(&alone, 125);
+    assert!(err(&alone).contains("weir serve --exec"), "{}", err(&alone));
+}

@@ -1,9 +1,12 @@
 //! `weir exec`: one program of this machine under a policy, behind its walls, with its budget on the terminal.
 
-use std::collections::BTreeSet;
+mod remote;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,8 +28,16 @@ const SIGNALS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The policy, with an [exec] section.
-    #[arg(long, value_name = "FILE")]
-    policy: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "gate")]
+    policy: Option<PathBuf>,
+    /// A running gate that runs the program, in its one ledger: the socket of its `weir serve --exec`.
+    #[arg(long, value_name = "unix:PATH", value_parser = socket, conflicts_with_all = [
+        "policy", "store", "org", "project", "agent", "without", "cgroup", "url", "ca", "passfile",
+    ])]
+    gate: Option<PathBuf>,
+    /// File with the agent's token for that gate [default: `$WEIR_TOKEN`].
+    #[arg(long, value_name = "FILE", requires = "gate", conflicts_with = "policy")]
+    token_file: Option<PathBuf>,
     /// Folder of the journal and its key [default: `$WEIR_HOME`, or the user's state folder].
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -49,7 +60,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "WALL", value_delimiter = ',')]
     without: Vec<Wall>,
     /// A port inside that leads to the gate, where the policy says `network = "gate"`: PORT (the same port of this
-    /// machine's loopback), PORT=HOST:PORT, or PORT=unix:PATH.
+    /// machine's loopback), PORT=HOST:PORT, or PORT=unix:PATH. With --gate a PORT of which that gate says where it leads.
     #[arg(long, value_name = "DOOR", value_parser = door)]
     door: Vec<Door>,
     /// A folder of the control group hierarchy (version 2) that is delegated to this user.
@@ -79,29 +90,47 @@ impl ToolHost for NoTools {
 }
 
 pub(super) fn run(args: Args) -> Result<u8, String> {
-    let policy = compose::policy(&args.policy)?;
+    let Some(policy) = &args.policy else { return remote::run(args) };
+    let policy = compose::policy(policy)?;
     let folder = compose::home(args.store.clone())?;
     let address = args.shared.address()?;
     let gate = compose::gate(policy.clone(), &folder, Box::new(Nobody))?;
     let (gate, _keeper) = shared::share(gate, policy.policy(), &folder, address)?;
     let call = call(&args)?;
-    let terminal = std::io::stderr().is_terminal() && !args.quiet;
+    let terminal = is_watched(&args);
     let bar = terminal.then(Bar::new);
     let launcher = launcher(&args, bar.clone())?;
-    for signal in SIGNALS {
-        let number = usize::try_from(signal).unwrap_or_default();
-        signal_hook::flag::register_usize(signal, Arc::clone(&launcher.signal), number)
-            .map_err(|error| format!("signals cannot be taken: {error}"))?;
-    }
-    // A launcher that stands still keeps no limit: Ctrl-Z does nothing.
-    let still = Arc::default();
-    signal_hook::flag::register(libc::SIGTSTP, still).map_err(|error| format!("signals cannot be taken: {error}"))?;
+    hear(&launcher.signal)?;
     let answer = gate.handle(call, &Posting { gate: &gate, launcher: &launcher }, &NoTools);
     if let Some(bar) = bar {
         bar.end();
     }
     told(&answer, terminal);
     Ok(exit_code(&answer))
+}
+
+/// Whether somebody watches, to whom progress is shown.
+fn is_watched(args: &Args) -> bool {
+    std::io::stderr().is_terminal() && !args.quiet
+}
+
+/// Has signals put into `signal`, instead of ending this process.
+fn hear(signal: &Arc<AtomicUsize>) -> Result<(), String> {
+    let fault = |error: std::io::Error| format!("signals cannot be taken: {error}");
+    for number in SIGNALS {
+        let value = usize::try_from(number).unwrap_or_default();
+        signal_hook::flag::register_usize(number, Arc::clone(signal), value).map_err(fault)?;
+    }
+    // A launcher that stands still keeps no limit: Ctrl-Z does nothing.
+    signal_hook::flag::register(libc::SIGTSTP, Arc::default()).map_err(fault)?;
+    Ok(())
+}
+
+/// The environment of this process; what is not UTF-8 cannot be granted by name and value.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn call(args: &Args) -> Result<Call, String> {
@@ -136,10 +165,7 @@ fn launcher(args: &Args, bar: Option<Bar>) -> Result<Launcher, String> {
     let cwd = std::env::current_dir().map_err(place)?;
     let launcher = Launcher::new(program, vec!["exec-init".to_owned()], cwd);
     Ok(Launcher {
-        // What is not UTF-8 cannot be granted by name and value.
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
+        environment: environment(),
         doors: args.door.clone(),
         without: args.without.iter().copied().collect(),
         cgroup: args.cgroup.clone(),
@@ -152,7 +178,7 @@ fn launcher(args: &Args, bar: Option<Bar>) -> Result<Launcher, String> {
     })
 }
 
-fn door(text: &str) -> Result<Door, String> {
+pub(super) fn door(text: &str) -> Result<Door, String> {
     let (port, way) = text.split_once('=').map_or((text, None), |(port, way)| (port, Some(way)));
     let port: u16 = port.parse().map_err(|_| format!("`{port}` is no port"))?;
     let way = match way {
@@ -165,6 +191,14 @@ fn door(text: &str) -> Result<Door, String> {
         },
     };
     Ok(Door { port, way })
+}
+
+/// The path of a Unix socket, with or without `unix:` in front.
+pub(super) fn socket(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix:").unwrap_or(text) {
+        "" => Err("a path is missing behind `unix:`".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
 }
 
 /// The line of spend against budget, and the warnings above it, each once.

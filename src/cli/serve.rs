@@ -1,4 +1,7 @@
-//! `weir serve`: the sidecar. Puts the gate, the sandbox and the HTTP surface together.
+//! `weir serve`: the sidecar. Puts the gate, the sandbox, the HTTP surface, the proxies and programs of this machine
+//! together.
+
+mod programs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,6 +49,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     upstreams: Option<PathBuf>,
     #[command(flatten)]
+    programs: programs::Programs,
+    #[command(flatten)]
     shared: shared::Place,
 }
 
@@ -65,6 +70,7 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     config.tcp = args.tcp;
     let proxy = args.upstreams.as_deref().map(|file| stand_in(file, &config)).transpose()?;
     config.metered = metered(proxy.as_ref());
+    let programs = args.programs.bind(&config)?;
     let approver: Box<dyn Approver> =
         if config.operator_token.is_some() { Box::new(config.desk.clone()) } else { Box::new(Nobody) };
     // Bound before the store is opened: a second gate on the same socket ends here and touches nothing.
@@ -81,8 +87,12 @@ pub(super) fn run(args: Args) -> Result<u8, String> {
     for (name, address) in proxy.iter().flat_map(Proxy::addresses) {
         anstream::eprintln!("weir: {name} at http://{address}");
     }
+    let open = listening.tcp.into_iter().chain(proxy.iter().flat_map(Proxy::addresses).map(|(_, address)| address));
+    let serving = programs.map(|programs| programs.start(gate.clone(), open)).transpose()?;
     let proxies = proxy.map(|proxy| proxy.start(gate.clone())).transpose().map_err(|fault| fault.to_string())?;
     sidecar.serve(gate, Arc::new(sandbox), Shutdown::on_signals()).map_err(|fault| fault.to_string())?;
+    // Programs end with the gate, and are settled as what they used.
+    drop(serving);
     // What was forwarded is settled before anything is given back.
     drop(proxies);
     // What was drawn and not used goes back before the process ends.

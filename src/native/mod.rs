@@ -4,12 +4,15 @@
 //! or with doors to the gate only. Three processes of this program put that up from inside, so that no unsafe code is
 //! needed between fork and exec; the launcher keeps a handle of the first process of the namespace, whose end is the
 //! end of all. Nothing here decides whether a program may run: an [`ExecGrant`] says that it may, and with what.
+//! A running gate runs programs for others through its [`Service`], which [`Errand`] asks.
 
+mod caller;
 mod cgroup;
 mod channel;
 mod clock;
 mod disk;
 mod door;
+mod errand;
 mod filter;
 mod gpu;
 mod init;
@@ -22,6 +25,9 @@ mod report;
 mod root;
 mod run;
 mod seal;
+mod service;
+mod socket;
+mod talk;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +41,14 @@ use std::sync::atomic::AtomicUsize;
 use serde_json::Value;
 
 pub use door::{Door, Way};
+pub use errand::{Errand, Told};
 pub use gpu::{Board, Card, Driver};
 pub use place::StartFault;
 pub use plan::Wall;
 pub use report::{Progress, exit_code, summary};
+pub use service::{Service, Serving, Terms};
+pub use socket::ServiceFault;
+pub use talk::Ended;
 
 use crate::model::{Amounts, Call, ExecGrant, Outcome};
 use crate::pep::port::{Executor, Inner};
@@ -94,15 +104,20 @@ impl Launcher {
     /// environment, and the GPUs of this machine.
     #[must_use]
     pub fn new(program: PathBuf, arguments: Vec<String>, cwd: PathBuf) -> Self {
+        Self::on_board((program, arguments), cwd, Box::new(Driver::find()))
+    }
+
+    /// The same with the GPUs of `board`; `again` is the program and its arguments.
+    pub(crate) fn on_board(again: (PathBuf, Vec<String>), cwd: PathBuf, board: Box<dyn Board>) -> Self {
         Self {
-            again: (program, arguments),
+            again,
             cwd,
             environment: BTreeMap::new(),
             doors: Vec::new(),
             without: BTreeSet::new(),
             avoid: BTreeSet::new(),
             cgroup: None,
-            board: Box::new(Driver::find()),
+            board,
             streams: None,
             signal: Arc::default(),
             watch: Box::new(|_| {}),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::place::StartFault;
@@ -20,12 +21,13 @@ const METERED: [(Kind, &str); 5] = [
     (Kind::GpuMs, "GPU time"),
 ];
 /// Codes of a shell: stopped at a limit; refused; ended by a signal (added to its number).
-const STOPPED: u8 = 124;
-const REFUSED: u8 = 125;
-const SIGNALLED: i32 = 128;
+pub(super) const STOPPED: u8 = 124;
+pub(super) const REFUSED: u8 = 125;
+pub(super) const SIGNALLED: i32 = 128;
 
 /// What is spent at one moment, against what may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Progress {
     /// So far: milliseconds, bytes; memory is the highest so far.
     pub spent: Amounts,

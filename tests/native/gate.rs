@@ -30,7 +30,7 @@ impl Clock for Now {
     }
 }
 
-struct NoTools;
+pub struct NoTools;
 
 impl ToolHost for NoTools {
     fn tools(&self) -> Vec<ToolSpec> {
@@ -43,7 +43,7 @@ impl ToolHost for NoTools {
 }
 
 /// Two GPUs whose device file is the one that swallows everything.
-struct Pair;
+pub struct Pair;
 
 impl Board for Pair {
     fn cards(&self) -> Result<Vec<Card>, String> {
@@ -95,6 +95,11 @@ actions = ["process.run"]
         place.data.display(),
         place.out.display()
     );
+    opened(&text, store)
+}
+
+/// A gate under the policy `text` on the store in a folder.
+pub fn opened(text: &str, store: &Path) -> Gate {
     let policy = parse(text.as_bytes(), "p.toml").unwrap_or_else(|faults| panic!("{faults}"));
     let policy = Compiled::new(policy).unwrap_or_else(|faults| panic!("{faults}"));
     let (key, sealing) = (journal::key(store).unwrap(), journal::key(store).unwrap());
@@ -109,7 +114,7 @@ fn ask(line: &str, mark: &str, gpus: u64) -> Call {
     call
 }
 
-fn posted(gate: &Gate, kind: Kind) -> u64 {
+pub fn posted(gate: &Gate, kind: Kind) -> u64 {
     let balances = gate.balances();
     balances.iter().map(|balance| balance.posted.of(kind)).max().unwrap_or(0)
 }

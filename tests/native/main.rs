@@ -7,10 +7,12 @@
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
+mod callers;
 mod end;
 mod gate;
 mod meters;
 mod rig;
+mod service;
 mod walls;
 
 type Test = (&'static str, fn());
@@ -48,6 +50,24 @@ const TESTS: &[Test] = tests![
     gate::the_whole_line_runs_a_program_and_settles_it,
     gate::what_is_used_is_posted_while_it_runs,
     gate::a_lost_launcher_is_settled_as_spent,
+    service::a_running_gate_runs_a_program_for_a_caller,
+    service::forty_callers_against_places_for_three_are_three,
+    service::what_other_calls_of_the_gate_hold_and_used_a_program_does_not_get,
+    service::a_frozen_account_gets_nothing_new_and_a_revoked_one_loses_what_runs,
+    service::a_caller_hands_on_one_signal_and_its_second_ends_everything,
+    service::a_gate_that_stops_ends_its_programs_and_settles_them,
+    service::a_door_of_a_running_gate_leads_where_the_gate_says,
+    service::a_socket_in_place_of_a_stream_is_carried_and_not_handed_on,
+    service::a_caller_that_is_killed_takes_its_program_with_it,
+    service::a_gate_that_is_killed_leaves_nothing_of_its_callers_programs,
+    service::a_gate_that_stands_still_keeps_no_program_and_no_caller,
+    callers::whoever_has_no_token_gets_nothing_and_nothing_is_on_record,
+    callers::a_request_that_is_not_one_is_refused_and_closed,
+    callers::only_streams_that_carry_bytes_are_handed_on,
+    callers::a_caller_who_says_nothing_holds_nothing_up,
+    callers::a_word_that_is_not_understood_ends_the_program,
+    callers::callers_beyond_the_places_are_refused,
+    callers::another_user_is_turned_away,
 ];
 
 fn main() -> ExitCode {
@@ -57,6 +77,9 @@ fn main() -> ExitCode {
         Some("role:launch") => return end::play(&words[2..]),
         Some("role:plain") => return walls::play(&words[2..]),
         Some("role:gate") => return gate::play(&words[2..]),
+        Some("role:caller") => return service::play_caller(&words[2..]),
+        Some("role:service") => return service::play_gate(&words[2..]),
+        Some("role:stranger") => return callers::play(&words[2..]),
         _ => {}
     }
     // What whoever started this left open is not to reach the programs.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use weir::model::{Effect, FACTORS, Keep, Level, Name};
+use weir::pdp::Compiled;
 use weir::policy::{Options, Policy, Profile, Severity, check, coverage, derive, parse};
 
 const IDS: [&str; 3] = ["smolagents", "autogen", "ml-research"];
@@ -41,7 +42,7 @@ fn derived_policies_are_the_committed_ones() {
 #[test]
 fn derived_policies_check_without_a_remark() {
     for id in IDS {
-        let policy = read(&derive(&profile(id), &Options::default()));
+        let policy = read(&derive(&profile(id), &committed(id)));
         assert_eq!(check(&policy), Vec::new(), "{id}");
     }
 }
@@ -50,7 +51,7 @@ fn derived_policies_check_without_a_remark() {
 fn every_threat_of_the_profile_is_answered_or_accepted_and_every_layer_has_one() {
     for id in IDS {
         let profile = profile(id);
-        let policy = read(&derive(&profile, &Options::default()));
+        let policy = read(&derive(&profile, &committed(id)));
         let layers = coverage(&policy);
         let covered: Vec<_> = layers.iter().flat_map(|layer| &layer.threats).collect();
         assert_eq!(covered.iter().map(|threat| threat.threat).collect::<Vec<_>>(), profile.threats(), "{id}");
@@ -66,7 +67,7 @@ fn every_threat_of_the_profile_is_answered_or_accepted_and_every_layer_has_one()
 fn every_rule_and_budget_names_threats_and_marks_assumptions() {
     for id in IDS {
         let profile = profile(id);
-        let policy = read(&derive(&profile, &Options::default()));
+        let policy = read(&derive(&profile, &committed(id)));
         let rules = policy.rules.iter().map(|rule| (&rule.id, &rule.answers, rule.assumed));
         let budgets = policy.budgets.iter().map(|budget| (&budget.id, &budget.answers, budget.assumed));
         for (part, answers, assumed) in rules.chain(budgets) {
@@ -82,7 +83,7 @@ fn every_rule_and_budget_names_threats_and_marks_assumptions() {
 fn the_declared_factors_travel_with_the_policy() {
     for id in IDS {
         let profile = profile(id);
-        let provenance = read(&derive(&profile, &Options::default())).provenance.unwrap();
+        let provenance = read(&derive(&profile, &committed(id))).provenance.unwrap();
         assert_eq!((provenance.declared, provenance.digest), (profile.factors, profile.digest()));
         assert_eq!((provenance.threats, provenance.assumed), (profile.threats(), profile.assumed()));
     }
@@ -90,7 +91,7 @@ fn the_declared_factors_travel_with_the_policy() {
 
 #[test]
 fn only_a_profile_that_states_resource_hijacking_gets_a_budget_of_gpu_time() {
-    let gpu = |id: &str| derive(&profile(id), &Options::default()).contains("gpu_ms");
+    let gpu = |id: &str| derive(&profile(id), &committed(id)).contains("gpu_ms");
     assert_eq!(IDS.map(gpu), [false, false, true]);
 }
 
@@ -177,6 +178,13 @@ proptest! {
     ) {
         let mut high = low;
         for (level, add) in high.iter_mut().zip(add) { *level = (*level + add).min(100); }
+        let mut client = Options::default();
+        client.client("claude-code").unwrap();
+        for levels in [low, high] {
+            let text = derive(&with_levels(levels), &client);
+            let compiled = Compiled::new(read(&text)).map(|compiled| check(compiled.policy()));
+            prop_assert_eq!(compiled, Ok(Vec::new()), "what a client adds holds its own examples");
+        }
         let [low, high] = [low, high].map(|levels| read(&derive(&with_levels(levels), &Options::default())));
         prop_assert_eq!(check(&low), Vec::new());
         prop_assert!(check(&high).iter().all(|remark| remark.severity != Severity::Error));

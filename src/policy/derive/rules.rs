@@ -12,9 +12,10 @@ use crate::model::EffectClass;
 const UNDECLARED: &str = "undeclared_tool";
 
 /// Why code does not run, and what to do instead.
-const RUNS_WALLED: &str = "running code is not allowed here: ask the user to start it under `weir exec -- COMMAND`; words that only the run shows count as code, so write them out";
+const RUNS_WALLED: &str =
+    "code does not run here: ask the user for `weir exec -- COMMAND`; write out words that only the run shows";
 /// The same, where the profile speaks of machines.
-const RUNS_ELSEWHERE: &str = "running code is not allowed here: launch it with `hf jobs run`, or ask the user to start it under `weir exec -- COMMAND`; words that only the run shows count as code, so write them out";
+const RUNS_ELSEWHERE: &str = "code does not run here: launch a job (`hf jobs run`) or ask the user for `weir exec -- COMMAND`; write out words that only the run shows";
 
 /// One rule before it is text.
 struct Draft<'d> {
@@ -112,7 +113,7 @@ fn tool_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
     let executes = match plan.options.example(&[EffectClass::Exec]) {
         Some(tool) => example("tool.call", tool, "", "", "deny"),
         // A word that only the run shows counts as running something, whatever was granted.
-        None => line_example(plan, "cat $HOME/notes", "deny").unwrap_or_else(|| unknown.clone()),
+        None => line_example(plan, "cat $notes", "deny").unwrap_or_else(|| unknown.clone()),
     };
     let reason = match plan.options.client {
         None => "nothing is executed outside the sandbox; run it as generated code instead",
@@ -198,7 +199,7 @@ fn programs_granted<'p>(plan: &'p Plan<'_>) -> Option<Draft<'p>> {
         when: granted,
         controls: &[Control::Tools],
         reason: "the operator granted these programs",
-        examples: line_example(plan, "cat $HOME/notes", "deny").into_iter().collect(),
+        examples: line_example(plan, "cat $notes", "deny").into_iter().collect(),
         ..Draft::default()
     })
 }

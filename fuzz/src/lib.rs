@@ -12,21 +12,40 @@ mod vault;
 pub use vault::kept;
 
 macro_rules! held {
-    ($at:path: $($name:ident),*) => {
+    ($(#[$at:meta] $name:ident = $path:path;)*) => {
         $(
-            /// See the function of this name in the `hostile.rs` that it is from.
+            #[$at]
             pub fn $name(bytes: &[u8]) {
-                use $at as hostile;
-                hostile::$name(bytes);
+                $path(bytes);
             }
         )*
     };
 }
 
-held!(sandbox::hostile: conversation, frames, tapes, values);
-held!(egress::hub::hostile: answers, commits, launches, requests);
-held!(egress::llm::hostile: generations, streams);
-held!(hook::hostile: events);
+held! {
+    /// A worker's frames, one after another.
+    conversation = sandbox::hostile::conversation;
+    /// A worker's frames.
+    frames = sandbox::hostile::frames;
+    /// Tapes of executions.
+    tapes = sandbox::hostile::tapes;
+    /// Tagged values.
+    values = sandbox::hostile::values;
+    /// What the Hub says.
+    answers = egress::hub::hostile::answers;
+    /// Commits to the Hub.
+    commits = egress::hub::hostile::commits;
+    /// Launches of jobs.
+    launches = egress::hub::hostile::launches;
+    /// Addresses at the Hub's proxy.
+    requests = egress::hub::hostile::requests;
+    /// Requests to model providers.
+    generations = egress::llm::hostile::generations;
+    /// What model providers answer.
+    streams = egress::llm::hostile::streams;
+    /// Events of coding agents' hooks.
+    events = hook::hostile::events;
+}
 
 /// Strict JSON, the form of every argument: what was read means one thing.
 pub fn json(bytes: &[u8]) {

@@ -194,13 +194,9 @@ fn uploads(body: &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "../../../tests/support/mutation.rs"]
-mod mutation;
-
-#[cfg(test)]
 mod tests {
-    use super::mutation::Mutations;
     use super::*;
+    use crate::egress::mutation::Mutations;
 
     const EACH: usize = 8_000;
 

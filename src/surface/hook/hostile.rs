@@ -36,6 +36,7 @@ pub(crate) fn events(bytes: &[u8]) {
 
 #[cfg(test)]
 #[path = "../../../tests/support/mutation.rs"]
+#[allow(clippy::duplicate_mod, reason = "each edge damages samples of its own, and none knows another")]
 mod mutation;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Runs one target for some seconds without cargo-fuzz: fuzz/run.sh TARGET [SECONDS]
+# Seeds come from the data of the tests (seeds.py), and what was found before stays in corpus/.
 # The flags are what cargo-fuzz would pass: coverage for libFuzzer, and no sanitizer that needs a runtime of its own.
 set -eu
 cd "$(dirname "$0")"
@@ -10,5 +11,6 @@ coverage="$coverage -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-saniti
 triple=$(rustc +nightly -vV | sed -n 's/^host: //p')
 RUSTFLAGS="$coverage" cargo +nightly build --release --target "$triple" --bin "$target"
 mkdir -p "corpus/$target" artifacts
+python3 seeds.py "$target" "corpus/$target"
 exec "target/$triple/release/$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -max_len=65536 \
     -artifact_prefix="artifacts/$target-" "corpus/$target"

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const POLICY: &str = "policies/derived/smolagents.toml";
 
@@ -187,6 +187,27 @@ fn a_listing_becomes_a_policy_in_one_pipe() {
     std::fs::write(&path, out(&derived)).unwrap();
     exits(&home.weir(&["policy", "check", path.to_str().unwrap()]), 0);
     exits(&home.weir(&["profile", "import", "examples/scripts/hello.py"]), 2);
+}
+
+#[test]
+fn a_policy_for_a_coding_agent_is_derived_checked_and_explained() {
+    let home = Home::new();
+    let profile = "policies/profiles/ml-research.toml";
+    let with = ["--client", "claude-code", "--program", "make data=exec", "--allow", "make", "--allow", "job.launch"];
+    let derived = home.weir(&[&["policy", "derive", profile], &with[..]].concat());
+    exits(&derived, 0);
+    let path = home.0.path().join("derived.toml");
+    std::fs::write(&path, out(&derived)).unwrap();
+    exits(&home.weir(&["policy", "check", path.to_str().unwrap()]), 0);
+    let explain = |line: &str| {
+        let call = json!({"action": "tool.call", "resource": "Bash", "args": {"command": line}});
+        out(&home.weir_with(&["explain", "--policy", path.to_str().unwrap(), "-"], &call.to_string()))
+    };
+    assert!(explain("make data && git status").contains("programs-granted"));
+    assert!(explain("python train.py").contains("weir exec"));
+    let refused = home.weir(&["policy", "derive", profile, "--client", "claude-code", "--allow", "Bash"]);
+    exits(&refused, 2);
+    assert!(err(&refused).contains("allow programs by name"), "{}", err(&refused));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use weir::model::{Effect, FACTORS, Keep, Level, Name};
+use weir::pdp::Compiled;
 use weir::policy::{Options, Policy, Profile, Severity, check, coverage, derive, parse};
 
 const IDS: [&str; 3] = ["smolagents", "autogen", "ml-research"];
@@ -10,6 +11,15 @@ fn profile(id: &str) -> Profile {
     let path = format!("policies/profiles/{id}.toml");
     let bytes = std::fs::read(&path).unwrap();
     Profile::parse(&bytes, &path).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+/// What the committed policy of a profile is derived with: the agent of ml-research is Claude Code.
+fn committed(id: &str) -> Options {
+    let mut options = Options::default();
+    if id == "ml-research" {
+        options.client("claude-code").unwrap();
+    }
+    options
 }
 
 #[track_caller]
@@ -21,7 +31,7 @@ fn read(text: &str) -> Policy {
 #[test]
 fn derived_policies_are_the_committed_ones() {
     for id in IDS {
-        let (text, path) = (derive(&profile(id), &Options::default()), format!("policies/derived/{id}.toml"));
+        let (text, path) = (derive(&profile(id), &committed(id)), format!("policies/derived/{id}.toml"));
         if std::env::var_os("WEIR_BLESS").is_some() {
             std::fs::write(&path, &text).unwrap();
         }
@@ -32,7 +42,7 @@ fn derived_policies_are_the_committed_ones() {
 #[test]
 fn derived_policies_check_without_a_remark() {
     for id in IDS {
-        let policy = read(&derive(&profile(id), &Options::default()));
+        let policy = read(&derive(&profile(id), &committed(id)));
         assert_eq!(check(&policy), Vec::new(), "{id}");
     }
 }
@@ -41,7 +51,7 @@ fn derived_policies_check_without_a_remark() {
 fn every_threat_of_the_profile_is_answered_or_accepted_and_every_layer_has_one() {
     for id in IDS {
         let profile = profile(id);
-        let policy = read(&derive(&profile, &Options::default()));
+        let policy = read(&derive(&profile, &committed(id)));
         let layers = coverage(&policy);
         let covered: Vec<_> = layers.iter().flat_map(|layer| &layer.threats).collect();
         assert_eq!(covered.iter().map(|threat| threat.threat).collect::<Vec<_>>(), profile.threats(), "{id}");
@@ -57,7 +67,7 @@ fn every_threat_of_the_profile_is_answered_or_accepted_and_every_layer_has_one()
 fn every_rule_and_budget_names_threats_and_marks_assumptions() {
     for id in IDS {
         let profile = profile(id);
-        let policy = read(&derive(&profile, &Options::default()));
+        let policy = read(&derive(&profile, &committed(id)));
         let rules = policy.rules.iter().map(|rule| (&rule.id, &rule.answers, rule.assumed));
         let budgets = policy.budgets.iter().map(|budget| (&budget.id, &budget.answers, budget.assumed));
         for (part, answers, assumed) in rules.chain(budgets) {
@@ -73,7 +83,7 @@ fn every_rule_and_budget_names_threats_and_marks_assumptions() {
 fn the_declared_factors_travel_with_the_policy() {
     for id in IDS {
         let profile = profile(id);
-        let provenance = read(&derive(&profile, &Options::default())).provenance.unwrap();
+        let provenance = read(&derive(&profile, &committed(id))).provenance.unwrap();
         assert_eq!((provenance.declared, provenance.digest), (profile.factors, profile.digest()));
         assert_eq!((provenance.threats, provenance.assumed), (profile.threats(), profile.assumed()));
     }
@@ -81,7 +91,7 @@ fn the_declared_factors_travel_with_the_policy() {
 
 #[test]
 fn only_a_profile_that_states_resource_hijacking_gets_a_budget_of_gpu_time() {
-    let gpu = |id: &str| derive(&profile(id), &Options::default()).contains("gpu_ms");
+    let gpu = |id: &str| derive(&profile(id), &committed(id)).contains("gpu_ms");
     assert_eq!(IDS.map(gpu), [false, false, true]);
 }
 
@@ -168,6 +178,13 @@ proptest! {
     ) {
         let mut high = low;
         for (level, add) in high.iter_mut().zip(add) { *level = (*level + add).min(100); }
+        let mut client = Options::default();
+        client.client("claude-code").unwrap();
+        for levels in [low, high] {
+            let text = derive(&with_levels(levels), &client);
+            let compiled = Compiled::new(read(&text)).map(|compiled| check(compiled.policy()));
+            prop_assert_eq!(compiled, Ok(Vec::new()), "what a client adds holds its own examples");
+        }
         let [low, high] = [low, high].map(|levels| read(&derive(&with_levels(levels), &Options::default())));
         prop_assert_eq!(check(&low), Vec::new());
         prop_assert!(check(&high).iter().all(|remark| remark.severity != Severity::Error));

@@ -65,6 +65,7 @@ fn every_fault_of_a_program_and_of_a_command_line_has_its_line() {
     refused("[[program]]\nname = \"ls\"", 1, "lacks `effect`");
     refused("[[program]]\neffect = \"read\"", 1, "lacks `name`");
     refused(&program("arg = []"), 4, "did you mean `args`?");
+    refused(&program("labels = [\"x\"]"), 4, "unknown label `x`");
     refused(&program(&program("")), 5, "the program `ls` stands twice, first on line 4");
     for wrong in ["[]", "[[]]", "[\"status\"]", "[[1]]", "\"status\""] {
         refused(&program(&format!("args = {wrong}")), 4, "beginnings such as");

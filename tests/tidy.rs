@@ -260,7 +260,10 @@ fn every_test_that_the_specification_names_exists() {
     let read =
         |paths: Vec<PathBuf>| paths.into_iter().map(|path| fs::read_to_string(path).unwrap()).collect::<String>();
     let (rust, tests) = (read(sources("src")), read(sources("tests")));
-    let python = read([files("adapters/python/tests", "py"), files("guests", "py")].concat());
+    let python = read(
+        [files("adapters/python/tests", "py"), files("adapters/claude-code/test", "py"), files("guests", "py")]
+            .concat(),
+    );
     let there = |name: &str| {
         let (rusts, pythons) = (format!("fn {name}("), format!("def {name}("));
         rust.contains(&rusts) || tests.contains(&rusts) || python.contains(&pythons)

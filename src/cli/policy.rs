@@ -27,10 +27,16 @@ enum Command {
     Derive {
         /// The profile; `-` reads standard input.
         profile: String,
+        /// The coding agent that it runs as: declares its tools and what its command lines may run (claude-code).
+        #[arg(long, value_name = "CLIENT")]
+        client: Option<String>,
+        /// A program of its command lines and its effect: NAME=CLASS, or 'NAME WORD…=CLASS' for one beginning.
+        #[arg(long = "program", value_name = "NAME=CLASS")]
+        programs: Vec<String>,
         /// A tool of the agent and its effect: read, write, exec, network or spend.
         #[arg(long = "tool", value_name = "NAME=CLASS")]
         tools: Vec<String>,
-        /// A declared tool that needs no person, whatever its effect.
+        /// A declared tool or program that needs no person, whatever its effect; or job.launch, package.publish, process.run.
         #[arg(long, value_name = "NAME")]
         allow: Vec<String>,
         /// Another agent that this one may call.
@@ -61,8 +67,13 @@ enum Command {
 /// What is wrong with the input, for standard error.
 pub fn run(args: Args) -> Result<u8, String> {
     match args.command {
-        Command::Derive { profile, tools, allow, peers } => {
-            let options = options(&tools, &allow, &peers)?;
+        Command::Derive { profile, client, programs, tools, allow, peers } => {
+            let mut options = Options::default();
+            client.iter().try_for_each(|client| options.client(client))?;
+            tools.iter().try_for_each(|tool| options.tool(tool))?;
+            programs.iter().try_for_each(|program| options.program(program))?;
+            allow.iter().try_for_each(|name| options.allow(name))?;
+            peers.iter().try_for_each(|name| options.peer(name))?;
             let (bytes, name) = read_input(&profile)?;
             let profile = Profile::parse(&bytes, &name).map_err(|faults| explain(&bytes, &faults))?;
             emit(&derive(&profile, &options))?;
@@ -82,14 +93,6 @@ pub fn run(args: Args) -> Result<u8, String> {
             if json { show_json(&name, &verdict) } else { show_text(&name, verdict) }
         }
     }
-}
-
-fn options(tools: &[String], allow: &[String], peers: &[String]) -> Result<Options, String> {
-    let mut options = Options::default();
-    tools.iter().try_for_each(|tool| options.tool(tool))?;
-    allow.iter().try_for_each(|name| options.allow(name))?;
-    peers.iter().try_for_each(|name| options.peer(name))?;
-    Ok(options)
 }
 
 /// The faults, or one sentence when the input is a listing and not yet a profile.

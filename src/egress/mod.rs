@@ -13,6 +13,10 @@ mod held;
 mod hub;
 mod listener;
 mod llm;
+#[cfg(test)]
+#[path = "../../tests/support/mutation.rs"]
+#[allow(clippy::duplicate_mod, reason = "each edge damages samples of its own, and none knows another")]
+mod mutation;
 mod proxy;
 mod session;
 mod source;

@@ -127,7 +127,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(key) = map.next_key::<String>()? {
             let value = map.next_value_seed(Strict { depth, nodes: &mut *nodes })?;
             if object.contains_key(&key) {
-                let shown: String = key.chars().take(40).collect();
+                // A fault is shown to people: nothing in it moves a cursor or turns the text around.
+                let plain = |c: char| c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ';
+                let shown: String = key.chars().take(40).map(|c| if plain(c) { c } else { '?' }).collect();
                 return Err(serde::de::Error::custom(format!("duplicate key `{shown}`")));
             }
             object.insert(key, value);
@@ -156,6 +158,13 @@ mod tests {
         assert!(fault("[".repeat(100_000).as_bytes()).contains("deep"));
         assert!(fault(format!("[{}0]", "0,".repeat(600_000)).as_bytes()).contains("too many"));
         assert_eq!(parse_json(&vec![b' '; Limits::JSON_BYTES + 1]), Err(JsonFault::TooLarge(Limits::JSON_BYTES + 1)));
+    }
+
+    #[test]
+    fn a_fault_shows_a_key_without_what_a_terminal_acts_upon() {
+        let said = fault("{\"a\u{7f}\u{202e}é b\":1,\"a\u{7f}\u{202e}é b\":2}".as_bytes());
+        assert!(said.contains("duplicate key `a??é b`"), "{said}");
+        assert!(fault(br#"{"\u001b[2J":1,"\u001b[2J":1}"#).contains("duplicate key `?[2J`"));
     }
 
     #[test]

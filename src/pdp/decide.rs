@@ -3,6 +3,8 @@
 //! Strictest wins; no rule means deny; what cannot be evaluated is a deny. Order of rules never
 //! matters. Pure and total.
 
+use std::collections::BTreeSet;
+
 use super::command::{Seen, seen};
 use super::compile::strictest;
 use super::tokens::{TokenBound, token_bound};
@@ -15,9 +17,12 @@ use crate::policy::Rule;
 /// Decides `call` under `policy` and `facts`.
 #[must_use]
 pub fn decide(policy: &Compiled, facts: &Facts, call: &Call) -> Decision {
-    let (effect, reason) = match judged(policy, call) {
-        Err(reason) => (Effect::Deny, reason),
-        Ok(seen) => by_rules(policy, facts, call, &seen),
+    let (effect, reason, obligations) = match judged(policy, call) {
+        Err(reason) => (Effect::Deny, reason, Vec::new()),
+        Ok(seen) => match by_rules(policy, facts, call, &seen) {
+            (Effect::Deny, reason) => (Effect::Deny, reason, Vec::new()),
+            (effect, reason) => (effect, reason, obligations(policy, call, &seen)),
+        },
     };
     let grant = (effect != Effect::Deny).then(|| grant(policy, facts, call)).flatten();
     let exec = (effect != Effect::Deny).then(|| compute::grant(policy.policy(), facts, call)).flatten();
@@ -26,7 +31,6 @@ pub fn decide(policy: &Compiled, facts: &Facts, call: &Call) -> Decision {
         (_, Some(exec)) => exec.worst_case(),
         (Effect::Allow | Effect::Ask, None) => reserve(policy, call, grant.as_ref()),
     };
-    let obligations = if effect == Effect::Deny { Vec::new() } else { obligations(policy, call) };
     Decision { effect, reason, obligations, reserve, grant, exec, policy: policy.policy().digest }
 }
 
@@ -76,12 +80,16 @@ fn none(policy: &Compiled, call: &Call) -> (Effect, Reason) {
     (Effect::Deny, Reason::new(ReasonCode::NoRule, detail).instead(structure::instead(policy.policy(), call)))
 }
 
-fn obligations(policy: &Compiled, call: &Call) -> Vec<Obligation> {
+/// The labels of the tool and of the programs that its command line runs.
+fn obligations(policy: &Compiled, call: &Call, seen: &Seen) -> Vec<Obligation> {
     if call.action != Action::ToolCall {
         return Vec::new();
     }
-    let tool = policy.policy().tools.get(call.resource.name.as_str());
-    tool.map(|tool| tool.labels.iter().cloned().map(Obligation::AddLabel).collect()).unwrap_or_default()
+    let policy = policy.policy();
+    let of_tool = policy.tools.get(call.resource.name.as_str()).into_iter().flat_map(|tool| &tool.labels);
+    let rows = seen.programs.iter().filter_map(|name| policy.programs.get(name));
+    let labels: BTreeSet<&String> = of_tool.chain(rows.flat_map(|row| &row.labels)).collect();
+    labels.into_iter().cloned().map(Obligation::AddLabel).collect()
 }
 
 /// The grant of one execution: the policy's, attenuated to what the budgets still hold.

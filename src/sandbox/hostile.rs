@@ -189,6 +189,7 @@ fn grant() -> CodeGrant {
 
 #[cfg(test)]
 #[path = "../../tests/support/mutation.rs"]
+#[allow(clippy::duplicate_mod, reason = "each edge damages samples of its own, and none knows another")]
 pub(crate) mod mutation;
 
 #[cfg(test)]

@@ -104,6 +104,9 @@ fn bounded(text: &str) -> Result<(), Unparsed> {
             "the command line holds the character U+{code:04X}, which shells read differently"
         )));
     }
+    if has_long_descriptor(text) {
+        return Err(Unparsed::new("a redirection names a file descriptor that no process has"));
+    }
     let (mut open, mut deepest, mut count) = (0_usize, 0_usize, 0_usize);
     for c in text.chars() {
         match c {
@@ -124,4 +127,14 @@ fn bounded(text: &str) -> Result<(), Unparsed> {
         return Err(Unparsed::new("the command line nests too much; write a script file instead"));
     }
     Ok(())
+}
+
+/// Whether a redirection's number has more digits than the grammar's parser can hold.
+fn has_long_descriptor(text: &str) -> bool {
+    let mut digits = 0_usize;
+    text.bytes().any(|byte| {
+        let long = digits > 9 && matches!(byte, b'<' | b'>');
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        long
+    })
 }

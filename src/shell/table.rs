@@ -63,6 +63,8 @@ const INTERPRETERS: &str = "python pypy pypy3 ipython node nodejs deno bun perl 
 const RAISING: &[(&str, &str, EffectClass)] = &[
     ("rg", "--pre", EffectClass::Exec),
     ("rg", "--hostname-bin", EffectClass::Exec),
+    ("git", "--output", EffectClass::Write),
+    ("git", "--ext-diff", EffectClass::Exec),
     ("fd", "-x", EffectClass::Exec),
     ("fd", "-X", EffectClass::Exec),
     ("fd", "--exec", EffectClass::Exec),

@@ -152,6 +152,14 @@ fn what_is_read_has_bounds() {
     assert!(commands(&format!("echo {}", "x".repeat(shell::BYTES - 10))).is_ok());
 }
 
+#[test]
+fn a_descriptor_beyond_all_numbers_is_refused_before_the_grammar_fails() {
+    for line in ["ls 99999999999999999999>x", "ls 88888888888888888<x", "ls 4294967296>&1"] {
+        assert!(commands(line).unwrap_err().to_string().contains("file descriptor"), "{line}");
+    }
+    assert!(commands("ls 2>&1 && ls 12345678901 > x").is_ok(), "a number that is a word is none of a redirection");
+}
+
 /// Pieces that quote, nest and separate.
 const PIECES: &[&str] = &[
     "ls",

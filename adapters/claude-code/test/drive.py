@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Real Claude Code and Codex against a real gate: does a denied command run when something fails?
 
-    WEIR=… CLAUDE=… CODEX=… ./drive.py
+    WEIR=… CLAUDE=… CODEX=… ./drive.py       # `./run` finds all three
 
 Every row gives the client a scripted model on loopback that wants to run a command which the policy does not allow, and
 breaks something: the gate, the hook, the settings. The command makes a file; a row holds when there is none. It runs in
 namespaces of its own, without any network but loopback and with an `/etc` that goes with it, so it needs root. What is
-not there (a program, the rights) is a skip with its reason, and no row.
+not there (a program, the rights) is a skip with its reason, and no row. The policy is the one that is derived from the
+profile of ml-research, unless POLICY names another; ONLY=… runs the rows whose names hold it.
 """
 
 import json
@@ -23,13 +24,13 @@ from pathlib import Path
 from model import Model
 
 HERE = Path(__file__).resolve().parent
-POLICY = HERE / "policy.toml"
+POLICY = os.environ.get("POLICY") or HERE.parents[2] / "policies" / "derived" / "ml-research.toml"
 TOKEN, OPERATOR = "agent-token-0123456789", "operator-token-0123456789"
 WITHIN = 120
 
 
 def skip(why):
-    print(f"skipped: {why}")
+    print(f"0 passed, 1 skipped in 0.0s: real clients: {why}")
     sys.exit(0)
 
 
@@ -52,20 +53,23 @@ class Bench:
         self.socket, self.gate, self.model = self.folder / "run" / "gate.sock", None, Model()
         self.mark = self.project / "it-ran"
 
-    def start(self, *options):
+    def start(self, *options, policy=POLICY):
         run = self.socket.parent
         run.mkdir(mode=0o700, exist_ok=True)
-        command = [self.weir, "serve", "--policy", POLICY, "--socket", self.socket, "--token-file", self.folder / "token",
+        command = [self.weir, "serve", "--policy", policy, "--socket", self.socket, "--token-file", self.folder / "token",
                    "--operator-token-file", self.folder / "operator", "--store", self.folder / "store", *options]
         self.gate = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(400):
+        # The first start on a machine prepares interpreters.
+        for _ in range(2400):
+            if self.gate.poll() is not None:
+                break
             try:
                 with socket.socket(socket.AF_UNIX) as probe:
                     probe.connect(str(self.socket))
                 return
             except OSError:
                 time.sleep(0.05)
-        raise SystemExit("the gate does not start")
+        raise AssertionError("the gate does not start")
 
     def stop(self):
         if self.gate:
@@ -150,7 +154,12 @@ class Bench:
 
 
 def touch(bench):
-    return [("Bash", {"command": f"touch {bench.mark}", "description": "make a file"})]
+    return [("Bash", {"command": make(bench.mark), "description": "make a file"})]
+
+
+def make(path):
+    """A command that makes the file `path` and that the policy denies: it runs code."""
+    return f"python3 -c 'open(\"{path}\", \"w\")'"
 
 
 def managed(bench):
@@ -324,7 +333,7 @@ def claude_deferred(bench):
     """A question ends the run; once a person has said yes, the resumed run makes the same call."""
     bench.install("claude-code", "--managed", "--defer")
     bench.start()
-    script = [("Bash", {"command": "git log", "description": "look"})]
+    script = [("Bash", {"command": "mkdir asked", "description": "make a folder"})]
     first = bench.claude(script, *OPEN)
     assert first.get("stop_reason") == "tool_deferred", first
     waiting = bench.ask("GET", "/v1/approvals")["approvals"]
@@ -334,6 +343,41 @@ def claude_deferred(bench):
     bench.claude(script, *OPEN, "--resume", first["session_id"])
     receipts = bench.ask("GET", "/v1/receipts")["receipts"]
     assert any(receipt["decision"]["result"] == "ALLOW" for receipt in receipts), receipts
+    assert (bench.project / "asked").is_dir(), "the resumed run made the same call, and it did not run"
+
+
+def claude_arguments(bench):
+    """The rows of the derived policy fit what the client really sends: nothing is denied for its arguments."""
+    managed(bench)
+    bench.start()
+    notes = bench.project / "notes.txt"
+    notes.write_text("one\n")
+    script = [
+        ("Bash", {"command": "ls -l", "description": "look", "timeout": 60000}),
+        ("Read", {"file_path": str(notes), "offset": 1, "limit": 10}),
+        ("Edit", {"file_path": str(notes), "old_string": "one", "new_string": "two", "replace_all": True}),
+        ("Write", {"file_path": str(notes), "content": "three"}),
+        ("Skill", {"skill": "review", "args": "x"}),
+        ("Agent", {"description": "look", "prompt": "look", "subagent_type": "general-purpose"}),
+        ("ScheduleWakeup", {"delaySeconds": 60, "reason": "r", "prompt": "p"}),
+        ("ToolSearch", {"query": "web", "max_results": 3}),
+        ("ListAgents", {}),
+    ]
+    bench.claude(script, "--allowedTools", *{tool for tool, _ in script})
+    told = [text for _, body in bench.model.seen for text in results(body)]
+    receipts = bench.ask("GET", "/v1/receipts")["receipts"]
+    assert len(receipts) >= 3, receipts
+    wrong = [text for text in told if "is not of type" in text or "has no argument" in text or "has no tool" in text]
+    assert not wrong, wrong
+    assert notes.read_text() == "one\n", "a person is asked before a file is written"
+
+
+def results(body):
+    """What the client tells the model of its tools."""
+    for message in body.get("messages", []):
+        for block in message["content"] if isinstance(message["content"], list) else []:
+            if block.get("type") == "tool_result":
+                yield json.dumps(block.get("content"))
 
 
 def claude_unheard(bench):
@@ -344,7 +388,7 @@ def claude_unheard(bench):
     del settings["hooks"]["PreToolUse"]
     path.write_text(json.dumps(settings))
     bench.start()
-    bench.claude([*touch(bench), ("Bash", {"command": f"touch {bench.mark}2", "description": "again"})], *OPEN)
+    bench.claude([*touch(bench), ("Bash", {"command": make(f"{bench.mark}2"), "description": "again"})], *OPEN)
     assert bench.mark.exists(), "without the hook before a tool it runs"
     closed = [account for account in bench.ask("GET", "/v1/budgets")["accounts"] if account.get("closed")]
     assert closed and closed[0]["closed"]["revoked"], "the session is revoked"
@@ -367,7 +411,10 @@ def listening(bench, own, kind):
     listed = bench.folder / "upstreams.toml"
     url = f"http://127.0.0.1:{bench.model.port}"
     listed.write_text(f'[[upstream]]\nname = "models"\nkind = "{kind}"\nurl = "{url}"\nkey_file = "key"\nlisten = "{upstream}"\n')
-    bench.start("--tcp", own, *(["--upstreams", listed] if kind else []))
+    # The models of the script stand in no profile.
+    policy = bench.folder / "policy.toml"
+    policy.write_text(Path(POLICY).read_text() + "\n" + (HERE / "models.toml").read_text())
+    bench.start("--tcp", own, *(["--upstreams", listed] if kind else []), policy=policy)
     for _ in range(200):
         try:
             socket.create_connection(("127.0.0.1", int((upstream if kind else own).rsplit(":", 1)[1]))).close()
@@ -445,9 +492,9 @@ def claude_users_settings_do_not_hold(bench):
     assert bench.mark.exists(), "it did not run: the docs say that it does"
 
 
-CLAUDE_CHECKS = [claude_control, claude_users_settings_do_not_hold, claude_allowed, claude_denied_goes_on, claude_deferred, claude_unheard,
-                 claude_telemetry_agrees, claude_telemetry_finds_hooks_that_are_off, claude_telemetry_finds_models_past_the_gate,
-                 claude_telemetry_is_not_switched_off]
+CLAUDE_CHECKS = [claude_control, claude_users_settings_do_not_hold, claude_allowed, claude_denied_goes_on, claude_deferred, claude_arguments,
+                 claude_unheard, claude_telemetry_agrees, claude_telemetry_finds_hooks_that_are_off,
+                 claude_telemetry_finds_models_past_the_gate, claude_telemetry_is_not_switched_off]
 
 
 # Rows of Codex.
@@ -457,7 +504,7 @@ FREE = "--dangerously-bypass-approvals-and-sandbox"
 
 
 def codex_touch(bench, **more):
-    return [(SHELL, {"cmd": f"touch {bench.mark}", **more})]
+    return [(SHELL, {"cmd": make(bench.mark), **more})]
 
 
 def codex_up(bench):
@@ -491,7 +538,7 @@ def codex_hang(bench):
 def codex_shell(bench):
     bench.install("codex", "--managed")
     bench.start()
-    script = [(SHELL, {"cmd": "bash --norc", "tty": True}), ("write_stdin", {"session_id": 0, "chars": f"touch {bench.mark}\n"})]
+    script = [(SHELL, {"cmd": "bash --norc", "tty": True}), ("write_stdin", {"session_id": 0, "chars": make(bench.mark) + "\n"})]
     bench.codex(script, FREE)
 
 
@@ -603,20 +650,36 @@ def each(title, rows, wants_mark):
     return bad
 
 
-def inside():
+def inside(client):
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     etc()
     only = os.environ.get("ONLY", "")
-    named = lambda rows: [(name, row) for name, row in rows if only in name]
-    bad = []
-    if CLAUDE:
-        bad += each("claude-code", named((f.__name__, f) for f in CLAUDE_CHECKS), False)
-        bad += each("claude-code", named(CLAUDE_ROWS.items()), True)
-    if CODEX:
-        bad += each("codex", named((f.__name__, f) for f in CODEX_CHECKS), False)
-        bad += each("codex", named(CODEX_ROWS.items()), True)
-    print(f"{len(bad)} failed")
+    checks, rows = (CLAUDE_CHECKS, CLAUDE_ROWS) if client == "claude-code" else (CODEX_CHECKS, CODEX_ROWS)
+    bad = 0
+    for rows, wants_mark in (((f.__name__, f) for f in checks), False), (rows.items(), True):
+        bad += len(each(client, [(name, row) for name, row in rows if only in name], wants_mark))
     sys.exit(1 if bad else 0)
+
+
+def outside():
+    """Each client in namespaces of its own, both at the same time; their lines as they come."""
+    started, lines = time.time(), []
+
+    def follow(process):
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+
+    clients = [name for name, program in (("claude-code", CLAUDE), ("codex", CODEX)) if program]
+    processes = [subprocess.Popen(["unshare", "-mn", sys.executable, "-B", __file__, "--inside", name], stdout=subprocess.PIPE,
+                                  text=True) for name in clients]
+    followers = [threading.Thread(target=follow, args=[process]) for process in processes]
+    for step in [*(follower.start for follower in followers), *(follower.join for follower in followers)]:
+        step()
+    codes = [process.wait() for process in processes]
+    passed, failed = (sum(line.startswith(word) for line in lines) for word in ("ok ", "FAIL "))
+    print(f"{passed} passed, {failed} failed in {time.time() - started:.1f}s")
+    sys.exit(1 if failed or any(codes) else 0)
 
 
 WEIR, CLAUDE, CODEX = program("WEIR"), program("CLAUDE"), program("CODEX")
@@ -627,8 +690,8 @@ if __name__ == "__main__":
     if not CLAUDE and not CODEX:
         skip("neither CLAUDE nor CODEX names a client")
     if "--inside" in sys.argv:
-        inside()
+        inside(sys.argv[-1])
     probe = ["unshare", "-mn", "true"]
     if os.geteuid() != 0 or not shutil.which("unshare") or subprocess.run(probe, check=False).returncode != 0:
-        skip("namespaces of its own need root and unshare")
-    sys.exit(subprocess.run(["unshare", "-mn", sys.executable, __file__, "--inside"], check=False).returncode)
+        skip("namespaces of their own need root and unshare")
+    outside()

@@ -2,7 +2,7 @@
 //!
 //! Only texts follow from this table: what it does not name is refused as well.
 
-use axum::http::Method;
+use hyper::Method;
 
 use super::request::Refused;
 use crate::model::Action;

@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 
 use super::content::{Check, Promise};
 use super::denial::{answer, because, unasked};
+use super::plan::{Object, objects, plan};
 use super::remote::{self, Reply, ask, send, told};
 use super::repo::Repo;
-use super::request::Refused;
 use super::upload::{JSON, admit, end, refused_by_hub};
 use super::{State, TICKETS, commit::is_sha256};
 use crate::egress::body::{Body, Inbound, Outlet, collect, empty, flowing, full};
@@ -26,9 +26,7 @@ use crate::egress::error::Refusal;
 use crate::egress::held::fresh;
 use crate::model::{Limits, Status, parse_json};
 
-/// Files in one message, parts of one file, tickets at once.
-const OBJECTS: usize = 1_000;
-const PARTS: usize = 10_000;
+/// Tickets at once.
 const KEPT: usize = 100_000;
 /// How long a ticket holds.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -113,7 +111,7 @@ pub(super) async fn batch(
         return Err(refused_by_hub(&said));
     }
     let odd = || because("the Hub's plan for large files cannot be read", "Set HF_HUB_DISABLE_XET=1, or ask a person");
-    let plan = plan(&said, &wanted).ok_or_else(odd)?;
+    let plan = plan(&said.body, &wanted).ok_or_else(odd)?;
     let give = |address: String, step: Step| {
         let until = Instant::now() + HOUR;
         let id = state.tickets.give(Ticket { repo: repo.clone(), address, step, until })?;
@@ -122,79 +120,6 @@ pub(super) async fn batch(
     let rows: Option<Vec<Value>> = plan.into_iter().map(|object| object.ticketed(&give)).collect();
     let full = || because("too many large files are on their way", "Try again in an hour");
     Ok(answer(StatusCode::OK, &json!({"transfer": "basic", "objects": rows.ok_or_else(full)?})))
-}
-
-/// The files that a client wants to send.
-fn objects(body: &[u8]) -> Result<Vec<(String, u64)>, Refused> {
-    let odd = |what: &str| Refused::new(what, "send large files as huggingface_hub does");
-    let value = parse_json(body).map_err(|fault| odd(&format!("the message cannot be read: {fault}")))?;
-    if value.get("operation").and_then(Value::as_str) != Some("upload") {
-        return Err(odd("large files are fetched by their names, and only sent this way"));
-    }
-    if value.get("hash_algo").is_some_and(|algo| algo != "sha256") {
-        return Err(odd("large files are named by their SHA-256"));
-    }
-    let rows = value.get("objects").and_then(Value::as_array).filter(|rows| rows.len() <= OBJECTS);
-    let row = |row: &Value| {
-        let oid = row.get("oid")?.as_str().filter(|oid| is_sha256(oid))?;
-        Some((oid.to_owned(), row.get("size")?.as_u64()?))
-    };
-    rows.and_then(|rows| rows.iter().map(row).collect()).ok_or_else(|| odd("the list of large files cannot be read"))
-}
-
-/// Bytes of a part, and where each part goes.
-type Parts = (u64, Vec<String>);
-
-/// Where one file goes.
-#[derive(Debug, PartialEq, Eq)]
-struct Object {
-    oid: String,
-    size: u64,
-    /// Address, and for a file in parts the bytes of a part and where each goes.
-    upload: Option<(String, Option<Parts>)>,
-    verify: Option<String>,
-}
-
-/// The Hub's plan for the files that were asked for; `None` when it is for others or not to be understood.
-fn plan(said: &Reply, wanted: &[(String, u64)]) -> Option<Vec<Object>> {
-    let value = parse_json(&said.body).ok()?;
-    if value.get("transfer").and_then(Value::as_str).is_some_and(|kind| !matches!(kind, "basic" | "multipart")) {
-        return None;
-    }
-    let one = |row: &Value| {
-        let oid = row.get("oid")?.as_str()?;
-        let (oid, size) = wanted.iter().find(|(known, _)| known == oid)?.clone();
-        let actions = row.get("actions").filter(|actions| !actions.is_null());
-        let action = |name: &str| actions.and_then(|actions| actions.get(name)).filter(|action| !action.is_null());
-        let href = |action: &Value| Some(action.get("href")?.as_str()?.to_owned());
-        let upload = match action("upload") {
-            Some(upload) => Some((href(upload)?, parts(upload, size)?)),
-            None => None,
-        };
-        let verify = match action("verify") {
-            Some(verify) => Some(href(verify)?),
-            None => None,
-        };
-        (row.get("error").is_none()).then_some(Object { oid, size, upload, verify })
-    };
-    value.get("objects")?.as_array()?.iter().map(one).collect()
-}
-
-/// The parts of an upload: `Some(None)` when it goes in one piece.
-#[expect(clippy::option_option, reason = "no parts and a plan that cannot be read are different")]
-fn parts(upload: &Value, size: u64) -> Option<Option<Parts>> {
-    let Some(Value::Object(header)) = upload.get("header") else { return Some(None) };
-    let Some(chunk) = header.get("chunk_size") else { return Some(None) };
-    let chunk = chunk.as_u64().or_else(|| chunk.as_str()?.parse().ok()).filter(|chunk| *chunk > 0)?;
-    let count = usize::try_from(size.div_ceil(chunk)).ok().filter(|count| *count <= PARTS)?;
-    let mut numbered: Vec<(u64, &str)> = Vec::new();
-    for (key, value) in header {
-        if let Ok(number) = key.parse() {
-            numbered.push((number, value.as_str()?));
-        }
-    }
-    numbered.sort_unstable();
-    (numbered.len() == count).then(|| Some((chunk, numbered.into_iter().map(|(_, url)| url.to_owned()).collect())))
 }
 
 impl Object {
@@ -351,8 +276,8 @@ async fn finish(
 mod tests {
     use super::*;
 
-    fn said(value: &Value) -> Reply {
-        Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: Bytes::from(value.to_string()) }
+    fn said(value: &Value) -> Vec<u8> {
+        value.to_string().into_bytes()
     }
 
     #[test]

@@ -10,11 +10,14 @@ mod content;
 mod denial;
 mod download;
 mod forbidden;
+#[cfg(test)]
+mod hostile;
 mod jobs;
 mod launch;
 mod lfs;
 mod manifest;
 mod pins;
+mod plan;
 mod prices;
 mod remote;
 mod repo;

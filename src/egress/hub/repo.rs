@@ -57,6 +57,9 @@ pub struct Repo {
     id: String,
 }
 
+/// How addresses begin that are not those of a model's files.
+const BEGINNINGS: &[&str] = &["api", "models", "datasets", "spaces", "resolve-cache", "weir"];
+
 /// Bytes of a repository's id.
 const ID_BYTES: usize = 96;
 
@@ -66,6 +69,9 @@ impl Repo {
     pub fn new(kind: RepoKind, parts: &[&str]) -> Option<Self> {
         let id = parts.join("/");
         let sound = matches!(parts.len(), 1 | 2) && id.len() <= ID_BYTES && parts.iter().all(|part| is_part(part));
+        // The address of a model's file has nothing before the id, so that such an id would be read as something else.
+        let sound =
+            sound && !(kind == RepoKind::Model && parts.first().is_some_and(|first| BEGINNINGS.contains(first)));
         sound.then_some(Self { kind, id })
     }
 
@@ -216,6 +222,14 @@ mod tests {
         let repo = Repo::of_policy("dataset:team/set").unwrap();
         assert_eq!((repo.to_string().as_str(), repo.api().as_str()), ("dataset:team/set", "datasets/team/set"));
         assert_eq!((Repo::of_policy("team/set"), Repo::of_policy("kernel:a/b")), (None, None));
+    }
+
+    #[test]
+    fn no_model_has_an_id_that_begins_like_another_address() {
+        for id in ["api/resolve-cache", "api", "datasets/squad", "spaces/x", "weir/lfs"] {
+            assert_eq!(Repo::parse(RepoKind::Model, id), None, "{id}");
+        }
+        assert!(Repo::parse(RepoKind::Dataset, "api/x").is_some() && Repo::parse(RepoKind::Model, "apis/x").is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A path is split, decoded once and matched; whatever is written in two ways at once (double slashes, dot segments,
 //! escaped slashes where none belongs, escapes of escapes) or is not on the list is refused before anybody else reads it.
 
-use axum::http::Method;
+use hyper::Method;
 
 use super::forbidden::forbidden;
 use super::repo::{Repo, RepoKind, Revision, is_file, is_namespace};

@@ -3,6 +3,29 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::ask::Asking;
+use crate::model::parse_json;
+
+/// The request with the tokens that are granted, and with its usage asked for.
+pub(super) fn limited(asking: &Asking, granted: u64, bytes: Bytes) -> Option<Bytes> {
+    let mut text = bytes;
+    for (key, asked) in &asking.limits {
+        if asked.is_none_or(|asked| asked > granted) {
+            text = set(&text, key, &granted.to_string())?.into();
+        }
+    }
+    if asking.add_usage {
+        let options = parse_json(&text).ok()?.get("stream_options").and_then(Value::as_object).cloned();
+        let mut options = options.unwrap_or_default();
+        options.insert("include_usage".into(), true.into());
+        text = set(&text, "stream_options", &Value::Object(options).to_string())?.into();
+    }
+    Some(text)
+}
+
 /// The top-level members of the JSON object in `text`, which has been parsed before: key and place of the value.
 pub(super) fn members(text: &[u8]) -> Option<Vec<(String, Range<usize>)>> {
     let mut at = skip(text, 0);

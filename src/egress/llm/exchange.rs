@@ -90,7 +90,8 @@ async fn hold(
 ) -> Result<(Held, Bytes, (u64, u64)), Refusal> {
     let subject = headers::subject(door, asked)?;
     let granted = bound::granted(&door.gate, &subject, asking);
-    let bytes = limited(asking, granted, bytes).ok_or_else(|| Refusal::malformed("the body is not a JSON object"))?;
+    let bytes =
+        edit::limited(asking, granted, bytes).ok_or_else(|| Refusal::malformed("the body is not a JSON object"))?;
     let written = granted.saturating_mul(asking.copies);
     let mut args = Map::new();
     for (key, value) in [
@@ -107,23 +108,6 @@ async fn hold(
     let call = door.call(subject, Action::ModelGenerate, Resource::named(asking.model.clone()), args)?;
     let held = door.admit(call).await.map_err(refusal::denied)?;
     Ok((held, bytes, (asking.read, written)))
-}
-
-/// The request with the tokens that are granted, and with its usage asked for.
-fn limited(asking: &Asking, granted: u64, bytes: Bytes) -> Option<Bytes> {
-    let mut text = bytes;
-    for (key, asked) in &asking.limits {
-        if asked.is_none_or(|asked| asked > granted) {
-            text = edit::set(&text, key, &granted.to_string())?.into();
-        }
-    }
-    if asking.add_usage {
-        let options = parse_json(&text).ok()?.get("stream_options").and_then(Value::as_object).cloned();
-        let mut options = options.unwrap_or_default();
-        options.insert("include_usage".into(), true.into());
-        text = edit::set(&text, "stream_options", &Value::Object(options).to_string())?.into();
-    }
-    Some(text)
 }
 
 /// Forwards what costs nothing and holds nothing.

@@ -9,6 +9,8 @@ mod bound;
 mod edit;
 mod exchange;
 mod headers;
+#[cfg(test)]
+mod hostile;
 mod meter;
 mod refusal;
 mod shape;

@@ -5,11 +5,17 @@ use std::fmt::Write as _;
 use super::super::answers::Control;
 use super::super::write::{array, quoted};
 use super::text::answer_lines;
-use super::{FINAL_ANSWER, Plan};
+use super::{FINAL_ANSWER, Plan, client};
 use crate::model::EffectClass;
 
 /// A tool that no policy declares.
 const UNDECLARED: &str = "undeclared_tool";
+
+/// Why code does not run, and what to do instead.
+const RUNS_WALLED: &str =
+    "code does not run here: ask the user for `weir exec -- COMMAND`; write out words that only the run shows";
+/// The same, where the profile speaks of machines.
+const RUNS_ELSEWHERE: &str = "code does not run here: launch a job (`hf jobs run`) or ask the user for `weir exec -- COMMAND`; write out words that only the run shows";
 
 /// One rule before it is text.
 struct Draft<'d> {
@@ -99,13 +105,20 @@ fn tool_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
     let bounds = &plan.bounds;
     let answer = example("tool.call", FINAL_ANSWER, "{ answer = \"done\" }", "", "allow");
     let unknown = example("tool.call", UNDECLARED, "", "", "deny");
+    let looks = line_example(plan, "git status", "allow");
     let asked = match plan.options.example(&bounds.asked) {
         Some(tool) => example("tool.call", tool, "", "", "ask"),
-        None => unknown.clone(),
+        None => asked_line(plan).unwrap_or_else(|| unknown.clone()),
     };
     let executes = match plan.options.example(&[EffectClass::Exec]) {
         Some(tool) => example("tool.call", tool, "", "", "deny"),
-        None => unknown.clone(),
+        // A word that only the run shows counts as running something, whatever was granted.
+        None => line_example(plan, "cat $notes", "deny").unwrap_or_else(|| unknown.clone()),
+    };
+    let reason = match plan.options.client {
+        None => "nothing is executed outside the sandbox; run it as generated code instead",
+        Some(_) if bounds.gpu_ms.is_some() => RUNS_ELSEWHERE,
+        Some(_) => RUNS_WALLED,
     };
     vec![
         Draft {
@@ -115,7 +128,7 @@ fn tool_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
             effects: &bounds.mild,
             controls: &[Control::Tools],
             reason: "tools of these classes may be called without a person",
-            examples: vec![answer, unknown],
+            examples: [answer, unknown].into_iter().chain(looks).collect(),
             ..Draft::default()
         },
         Draft {
@@ -124,6 +137,7 @@ fn tool_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
             actions: &["tool.call"],
             effects: &bounds.asked,
             except: granted.clone(),
+            when: not_granted(plan, ""),
             controls: &[Control::Outward],
             reason: "a person decides about tools that change, send or spend",
             examples: vec![asked],
@@ -136,22 +150,73 @@ fn tool_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
             actions: &["tool.call"],
             effects: &[EffectClass::Exec],
             except: granted,
+            when: not_granted(plan, ""),
             controls: &[Control::Exec],
-            reason: "nothing is executed outside the sandbox; run it as generated code instead",
+            reason,
             examples: vec![executes],
             ..Draft::default()
         },
     ]
 }
 
-/// One allow rule per tool that the operator granted; mild ones are allowed already.
+/// A line of the client's shell as an example; `None` without a client.
+fn line_example(plan: &Plan<'_>, line: &str, decision: &str) -> Option<String> {
+    let client = plan.options.client?;
+    Some(example("tool.call", client.shell, &format!("{{ command = {} }}", quoted(line)), "", decision))
+}
+
+/// A line about which a person is asked, where the classes and the grants leave one.
+fn asked_line(plan: &Plan<'_>) -> Option<String> {
+    let lines = [(EffectClass::Write, "mkdir", "mkdir runs"), (EffectClass::Network, "hf", "hf jobs ps")];
+    let asked = |class: &EffectClass, name: &str| {
+        plan.bounds.asked.contains(class) && !plan.options.free_programs.contains(name)
+    };
+    let (.., line) = lines.iter().find(|(class, name, _)| asked(class, name))?;
+    line_example(plan, line, "ask")
+}
+
+/// The condition `when`, narrowed to what no grant of programs covers.
+fn not_granted(plan: &Plan<'_>, when: &str) -> String {
+    match client::granted(plan) {
+        None => when.to_owned(),
+        Some(granted) if when.is_empty() => format!("!({granted})"),
+        Some(granted) => format!("{when} && !({granted})"),
+    }
+}
+
+/// Allow rules for the tools and the programs that the operator granted; mild ones are allowed already.
 fn grants<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
+    tools_granted(plan).into_iter().chain(programs_granted(plan)).collect()
+}
+
+fn programs_granted<'p>(plan: &'p Plan<'_>) -> Option<Draft<'p>> {
+    let (granted, client) = (client::granted(plan)?, plan.options.client?);
+    Some(Draft {
+        comment: "Lines of these programs and of those that look, also in an untrusted session.",
+        id: "programs-granted",
+        actions: &["tool.call"],
+        resources: vec![client.shell],
+        when: granted,
+        controls: &[Control::Tools],
+        reason: "the operator granted these programs",
+        examples: line_example(plan, "cat $notes", "deny").into_iter().collect(),
+        ..Draft::default()
+    })
+}
+
+fn tools_granted<'p>(plan: &'p Plan<'_>) -> Option<Draft<'p>> {
     if plan.options.allowed.is_empty() {
-        return Vec::new();
+        return None;
     }
     let tools: Vec<&str> = plan.options.allowed.iter().map(String::as_str).collect();
-    let examples = tools.iter().map(|tool| example("tool.call", tool, "", "[\"untrusted\"]", "allow")).collect();
-    vec![Draft {
+    // Tools of a client have arguments that must be there, so that they have no example.
+    let free = tools.iter().filter(|tool| plan.options.tools.contains_key(**tool));
+    let mut examples: Vec<String> =
+        free.map(|tool| example("tool.call", tool, "", "[\"untrusted\"]", "allow")).collect();
+    if examples.is_empty() {
+        examples.push(example("tool.call", UNDECLARED, "", "", "deny"));
+    }
+    Some(Draft {
         comment: "Granted by the operator, also in an untrusted session; take a tool out here and off `except` to be asked.",
         id: "tools-granted",
         actions: &["tool.call"],
@@ -160,7 +225,7 @@ fn grants<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
         reason: "the operator granted these tools",
         examples,
         ..Draft::default()
-    }]
+    })
 }
 
 fn code_rules<'p>() -> Vec<Draft<'p>> {
@@ -287,7 +352,7 @@ fn watch_rules<'p>(plan: &'p Plan<'_>) -> Vec<Draft<'p>> {
             actions: &["tool.call"],
             effects: &OUTWARD,
             except: granted,
-            when: TAINTED.to_owned(),
+            when: not_granted(plan, TAINTED),
             controls: &[Control::Untrusted],
             reason: "the session has read untrusted data; a person decides before it changes, sends or spends",
             examples: vec![tainted],

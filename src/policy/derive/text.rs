@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use super::super::answers::{Control, answered_by_gate};
 use super::super::profile::places;
 use super::super::write::{array, quoted, threat_list};
-use super::rules;
-use super::{Answers, FINAL_ANSWER, Plan};
+use super::{Answers, FINAL_ANSWER, Plan, UNTRUSTED, client, rules};
 use crate::model::{Clock, EffectClass, FACTORS, Keep, Randomness};
 
 /// The modules that derived policies grant: computing and text, nothing that reaches outside.
@@ -83,9 +82,10 @@ pub(super) fn answer_lines(answers: &Answers, marked: bool) -> String {
 
 fn head(plan: &Plan<'_>, out: &mut String) {
     let title = plan.profile.title.replace(|c: char| c.is_control(), " ");
+    let running = plan.options.client.map(|client| format!(" running as {}", client.title)).unwrap_or_default();
     let _ = writeln!(
         out,
-        "# Policy for {title}, derived from its threat profile. Default deny: what nothing here allows is denied."
+        "# Policy for {title}{running}, derived from its threat profile. Default deny: what nothing here allows is denied."
     );
     out.push_str("# docs/policy.md explains every table and how factors and threats become limits.\n");
     let gate: Vec<_> = plan.threats.iter().copied().filter(|threat| answered_by_gate(*threat)).collect();
@@ -126,9 +126,9 @@ fn provenance(plan: &Plan<'_>, out: &mut String) {
 
 fn tools(plan: &Plan<'_>, out: &mut String) {
     let answers = answer_lines(&plan.answers(&[Control::Tools]), false);
-    out.push_str(
-        "\n# Results of network tools make a session untrusted until it ends.\n[labels]\nnames = [\"untrusted\"]\n",
-    );
+    out.push_str(&format!(
+        "\n# Results of network tools make a session untrusted until it ends.\n[labels]\nnames = [\"{UNTRUSTED}\"]\n"
+    ));
     let _ = write!(
         out,
         "\n# Tools by exact name; any other is denied.\n[[tool]]\nname = \"{FINAL_ANSWER}\"\neffect = \"read\"\n{answers}\n[tool.args.answer]\ntype = \"any\"\nrequired = true\n"
@@ -137,9 +137,12 @@ fn tools(plan: &Plan<'_>, out: &mut String) {
         let _ = write!(out, "\n[[tool]]\nname = {}\neffect = \"{}\"\n", quoted(name), class.word());
         out.push_str("extra_args = true # name its arguments under [tool.args.…] and remove this to check them\n");
         if *class == EffectClass::Network {
-            out.push_str("labels = [\"untrusted\"]\n");
+            let _ = writeln!(out, "labels = [\"{UNTRUSTED}\"]");
         }
         out.push_str(&answers);
+    }
+    if let Some(client) = plan.options.client {
+        client::write(plan, client, out);
     }
 }
 

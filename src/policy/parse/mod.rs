@@ -49,7 +49,7 @@ fn read(root: &Fields<'_, '_>, digest: Digest, file: &str) -> Option<Policy> {
     let provenance = root.table("profile", "[profile]").map(|fields| profile::read(&fields));
     let labels = root.table("labels", "[labels]").map(|fields| read_labels(&fields)).unwrap_or_default();
     let tools = tool::read(root, &labels);
-    let programs = program::read(root);
+    let programs = program::read(root, &labels);
     let registries = parties::registries(root);
     let code = root.table("code", "[code]").map(|fields| code::read(&fields, &registries));
     let peers = root.table("peers", "[peers]").map(|fields| parties::peers(&fields)).unwrap_or_default();

@@ -1,24 +1,24 @@
 //! `[[program]]`: what a command line may run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::super::Program;
+use super::super::program::{hides, name_fault};
 use super::super::reader::{Fields, shown};
-use super::Unique;
 use super::tool::EFFECTS;
-use crate::model::{EffectClass, Limits};
-use crate::shell::{ProgramKind, program_kind};
+use super::{Unique, check_known};
+use crate::model::Limits;
 
 /// Most words of one beginning.
 const WORDS: usize = 16;
 
-pub(super) fn read(root: &Fields<'_, '_>) -> BTreeMap<String, Program> {
+pub(super) fn read(root: &Fields<'_, '_>, labels: &BTreeSet<String>) -> BTreeMap<String, Program> {
     let mut unique = Unique::new("the program");
     let mut programs = BTreeMap::new();
     for fields in root.tables("program", "[[program]]") {
-        if let Some(program) = read_program(&fields, &mut unique) {
+        if let Some(program) = read_program(&fields, labels, &mut unique) {
             programs.insert(program.name.clone(), program);
         }
     }
@@ -28,34 +28,26 @@ pub(super) fn read(root: &Fields<'_, '_>) -> BTreeMap<String, Program> {
     programs
 }
 
-fn read_program(fields: &Fields<'_, '_>, unique: &mut Unique) -> Option<Program> {
+fn read_program(fields: &Fields<'_, '_>, labels: &BTreeSet<String>, unique: &mut Unique) -> Option<Program> {
     let name = fields.need_name("name");
     let effect = fields.need_word("effect", &EFFECTS);
     let args = fields.json("args").map(|value| read_args(fields, &value.value, value.line)).unwrap_or_default();
+    let given = fields.names("labels");
+    check_known(fields, &given, labels, "label");
     let answers = fields.threats("answers");
     fields.end();
     let (name, effect) = (name?, effect?);
     unique.check(fields, name.value.as_str(), name.line);
     let text = name.value.as_str();
-    if text.contains('/') && !(text.starts_with('/') || text.starts_with("./")) {
-        fields.fault(name.line, format!("`{text}` is neither a plain name nor a path from `/` or `./`"));
-    }
-    let of_shell = match program_kind(text) {
-        ProgramKind::Harmless => Some("is part of the shell and needs no row"),
-        ProgramKind::Refused(_) => Some("is refused in any command line, whatever a row says"),
-        // `find` and `env` run programs, and are programs too.
-        ProgramKind::Wrapper if !matches!(text, "find" | "env") => Some("is looked through: give what it runs a row"),
-        _ => None,
-    };
-    if let Some(why) = of_shell {
+    if let Some(why) = name_fault(text) {
         fields.fault(name.line, format!("`{text}` {why}"));
     }
-    let runs = matches!(program_kind(text), ProgramKind::Interpreter | ProgramKind::Shell);
-    if runs && args.is_empty() && effect.strictness() < EffectClass::Exec.strictness() {
+    if hides(text, effect, !args.is_empty()) {
         let advice = "give it `effect = \"exec\"`, or say in `args` how its arguments must begin";
         fields.fault(fields.line, format!("`{text}` runs what it is given; {advice}"));
     }
-    Some(Program { name: text.to_owned(), effect, args, answers, line: fields.line })
+    let labels = given.into_iter().map(|label| label.value).collect();
+    Some(Program { name: text.to_owned(), effect, args, labels, answers, line: fields.line })
 }
 
 fn read_args(fields: &Fields<'_, '_>, value: &Value, line: usize) -> Vec<Vec<String>> {

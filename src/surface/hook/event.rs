@@ -121,7 +121,7 @@ pub(crate) fn session_name(id: &str) -> Option<Name> {
         return None;
     }
     let own = Name::new(id).ok().filter(|name| !name.as_str().starts_with("seat:"));
-    Some(own.unwrap_or_else(|| Name::digits(&Digest::of(id.as_bytes()).hex())))
+    own.or_else(|| Name::new(Digest::of(id.as_bytes()).hex().get(..32)?).ok())
 }
 
 /// Whether a key `$` stands anywhere: the gate takes such objects for tagged values, and the client does not.

@@ -5,6 +5,8 @@
 
 mod answer;
 mod event;
+#[cfg(test)]
+mod hostile;
 mod install;
 mod shim;
 

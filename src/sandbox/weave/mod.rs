@@ -36,8 +36,10 @@ impl From<wasmparser::Error> for WeaveFault {
 }
 
 /// What a module may use: a closed set, so that every way to go on somewhere else is known to this module.
-const KNOWN: WasmFeatures =
-    WasmFeatures::WASM2.union(WasmFeatures::EXTENDED_CONST).union(WasmFeatures::RELAXED_SIMD).union(WasmFeatures::COMPONENT_MODEL);
+const KNOWN: WasmFeatures = WasmFeatures::WASM2
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::RELAXED_SIMD)
+    .union(WasmFeatures::COMPONENT_MODEL);
 
 /// The first and the only size of the memory in which fuel is counted, bytes: a page of WebAssembly.
 pub(crate) const MEMORY: usize = 64 << 10;

@@ -27,7 +27,8 @@ struct Parts<'a> {
 
 pub(super) fn write(bytes: &[u8]) -> Result<Module, WeaveFault> {
     let parts = Parts::read(bytes)?;
-    let functions = parts.bodies.iter().map(|body| Function::read(body, parts.imported)).collect::<Result<Vec<_>, _>>()?;
+    let functions =
+        parts.bodies.iter().map(|body| Function::read(body, parts.imported)).collect::<Result<Vec<_>, _>>()?;
     let counted = Counted::of(&functions, |index| parts.reached.contains(&(parts.imported + index)));
     let mut code = CodeSection::new();
     for (index, (ty, body)) in (0..).zip(parts.types.iter().zip(&parts.bodies)) {

@@ -19,14 +19,16 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 use wasmtime::component::Component;
 use wasmtime::{Engine, LinearMemory, MemoryCreator, MemoryType, Store};
 
+use super::tank::Tank;
 use crate::sandbox::cache::Verified;
+use crate::sandbox::weave;
 
 /// The unit in which memories are compared and stored.
 pub(crate) const PAGE: usize = 4096;
@@ -41,8 +43,8 @@ const NEAR: usize = 16 * PAGE;
 thread_local! {
     /// The size of the next memory that this thread makes, where it is not the image's.
     static NEXT: Cell<Option<usize>> = const { Cell::new(None) };
-    /// The last memory that this thread made.
-    static LAST: RefCell<Option<Grip>> = const { RefCell::new(None) };
+    /// The last memory that this thread made, and the last one in which fuel is counted.
+    static LAST: RefCell<(Option<Grip>, Option<Tank>)> = const { RefCell::new((None, None)) };
 }
 
 /// Loads compiled code whose seal has been verified.
@@ -100,6 +102,8 @@ impl Drop for Image {
 pub(crate) struct Memories {
     image: Image,
     spare: Mutex<Vec<Range>>,
+    /// For fuel.
+    tanks: Mutex<Vec<Range>>,
     /// The bytes of the image that every program writes, in order.
     hot: OnceLock<Vec<Span<usize>>>,
     /// To itself: memories give their range back.
@@ -113,7 +117,8 @@ impl Memories {
     /// It cannot be opened or mapped.
     pub(crate) fn open(path: &Path) -> io::Result<Arc<Self>> {
         let image = Image::open(path)?;
-        Ok(Arc::new_cyclic(|me| Self { image, spare: Mutex::default(), hot: OnceLock::new(), me: me.clone() }))
+        let (spare, tanks, hot) = Default::default();
+        Ok(Arc::new_cyclic(|me| Self { image, spare, tanks, hot, me: me.clone() }))
     }
 
     /// Takes the pages that are private in `memory`, in which a small program has run, for those that every program
@@ -135,13 +140,15 @@ impl Memories {
         }
     }
 
-    /// Runs `start`, which starts one interpreter, with a memory of `size` bytes, and gives the grip on that memory.
-    pub(crate) fn with_size<T>(size: Option<usize>, start: impl FnOnce() -> T) -> (T, Option<Grip>) {
+    /// Runs `start`, which starts one interpreter, with a memory of `size` bytes, and gives the grip on that memory
+    /// and on its fuel.
+    pub(crate) fn with_size<T>(size: Option<usize>, start: impl FnOnce() -> T) -> (T, Option<Grip>, Option<Tank>) {
         NEXT.set(size);
-        LAST.set(None);
+        LAST.take();
         let started = start();
         NEXT.set(None);
-        (started, LAST.take())
+        let (grip, tank) = LAST.take();
+        (started, grip, tank)
     }
 
     fn make(&self, minimum: usize, reserved: usize, guard: usize) -> io::Result<Region> {
@@ -158,7 +165,30 @@ impl Memories {
         if size > self.image.size {
             range.open(self.image.size, size)?;
         }
-        Ok(Region { range: Some(range), reserved, size: AtomicUsize::new(size), home: self.me.clone() })
+        Ok(Region::new(range, reserved, size, false, &self.me))
+    }
+
+    /// A memory for nothing but fuel.
+    fn tank(&self, reserved: usize, guard: usize) -> io::Result<Region> {
+        let whole = reserved.checked_add(guard).ok_or(io::ErrorKind::OutOfMemory)?;
+        let kept = self.tanks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let range = match kept {
+            Some(range) if range.whole == whole => range,
+            _ => {
+                let range = Range::empty(whole)?;
+                range.open(0, weave::MEMORY)?;
+                range
+            }
+        };
+        Ok(Region::new(range, reserved, weave::MEMORY, true, &self.me))
+    }
+
+    /// Takes a range for fuel back; one that was closed is not worth it.
+    fn refill(&self, range: Range) {
+        let mut tanks = self.tanks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tanks.len() < SPARE {
+            tanks.push(range);
+        }
     }
 
     /// Takes a range back as it was when it was new.
@@ -182,14 +212,21 @@ unsafe impl MemoryCreator for Memories {
         &self,
         _: MemoryType,
         minimum: usize,
-        _: Option<usize>,
+        maximum: Option<usize>,
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
         let reserved = reserved.ok_or("memories of a movable base are not made here")?;
-        let region = self.make(minimum, reserved, guard).map_err(|error| format!("no room for a memory: {error}"))?;
-        let grip = Grip(Arc::new(region));
-        LAST.set(Some(grip.clone()));
+        let told = |error: io::Error| format!("no room for a memory: {error}");
+        // No interpreter has a memory that ends where it begins.
+        if minimum == weave::MEMORY && maximum == Some(weave::MEMORY) {
+            let grip = Grip(Arc::new(self.tank(reserved, guard).map_err(told)?));
+            let tank = Tank::new(grip.clone());
+            LAST.with_borrow_mut(|last| last.1 = Some(tank));
+            return Ok(Box::new(Made(grip)));
+        }
+        let grip = Grip(Arc::new(self.make(minimum, reserved, guard).map_err(told)?));
+        LAST.with_borrow_mut(|last| last.0 = Some(grip.clone()));
         Ok(Box::new(Made(grip)))
     }
 }
@@ -223,15 +260,18 @@ unsafe impl Send for Range {}
 unsafe impl Sync for Range {}
 
 impl Range {
-    fn reserve(whole: usize, image: &Image) -> io::Result<Self> {
+    fn empty(whole: usize) -> io::Result<Self> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags)? };
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let range = Self { base, whole };
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        Ok(Self { base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?, whole })
+    }
+
+    fn reserve(whole: usize, image: &Image) -> io::Result<Self> {
+        let range = Self::empty(whole)?;
+        let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
         // SAFETY: the image is not longer than the range (`make` checked), so this replaces addresses of our own.
-        unsafe { mmap(base.as_ptr().cast(), image.size, rights, MapFlags::PRIVATE | MapFlags::FIXED, &image.file, 0)? };
+        unsafe { mmap(range.at(0), image.size, rights, flags, &image.file, 0)? };
         Ok(range)
     }
 
@@ -290,10 +330,18 @@ struct Region {
     range: Option<Range>,
     reserved: usize,
     size: AtomicUsize,
+    /// For fuel, and whether it can be written.
+    tank: bool,
+    closed: AtomicBool,
     home: Weak<Memories>,
 }
 
 impl Region {
+    fn new(range: Range, reserved: usize, size: usize, tank: bool, home: &Weak<Memories>) -> Self {
+        let (size, closed) = (AtomicUsize::new(size), AtomicBool::new(false));
+        Self { range: Some(range), reserved, size, tank, closed, home: home.clone() }
+    }
+
     fn base(&self) -> *mut u8 {
         self.range.as_ref().map_or(ptr::null_mut(), |range| range.base.as_ptr())
     }
@@ -301,8 +349,11 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        if let (Some(range), Some(home)) = (self.range.take(), self.home.upgrade()) {
-            home.recycle(range, *self.size.get_mut());
+        let (Some(range), Some(home)) = (self.range.take(), self.home.upgrade()) else { return };
+        match (self.tank, *self.closed.get_mut()) {
+            (false, _) => home.recycle(range, *self.size.get_mut()),
+            (true, false) => home.refill(range),
+            (true, true) => {}
         }
     }
 }
@@ -379,6 +430,29 @@ impl Grip {
             unsafe { ptr::copy_nonoverlapping(page.as_ptr(), self.0.base().add(offset), page.len()) };
         }
         fits
+    }
+
+    /// The counter at the start of a memory for fuel.
+    pub(super) fn counter(&self) -> &AtomicI64 {
+        // SAFETY: the first bytes of every memory are mapped and readable, and its base is a page's start. Those of a
+        // memory for fuel are written by `Tank`, which asks `is_closed`, and by the guest's own code, which runs only
+        // while whoever holds the store lets it: no two write at a time, and a word is read whole.
+        unsafe { AtomicI64::from_ptr(self.0.base().cast()) }
+    }
+
+    /// Closes a memory for fuel: the next of the guest's own writes there is a trap. Or opens it again.
+    pub(super) fn close(&self, closed: bool) -> io::Result<()> {
+        let Some(range) = self.0.range.as_ref().filter(|_| self.0.tank) else { return Ok(()) };
+        let rights = if closed { MprotectFlags::READ } else { MprotectFlags::READ | MprotectFlags::WRITE };
+        // SAFETY: the page is this region's own, stays readable, and nobody on the host's side writes a closed one.
+        unsafe { mprotect(range.at(0), weave::MEMORY, rights)? };
+        self.0.closed.store(closed, Ordering::Release);
+        Ok(())
+    }
+
+    /// Was it closed?
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 }
 

@@ -19,6 +19,7 @@ use super::meter::Memory;
 use super::noise::Noise;
 use super::raw::{Grip, Memories};
 use super::system::Sources;
+use super::tank::Tank;
 use super::turn::wait;
 use crate::sandbox::output::Output;
 use crate::sandbox::wire::System;
@@ -35,6 +36,7 @@ pub(crate) struct Started {
     pub(crate) store: Store<Inside>,
     pub(crate) run: TypedFunc<(String, String), (String,)>,
     pub(crate) grip: Option<Grip>,
+    pub(crate) tank: Option<Tank>,
 }
 
 /// The spare interpreters of one engine.
@@ -112,8 +114,11 @@ pub(crate) fn start(engine: &Engine, guest: &InstancePre<Inside>, size: Option<u
     };
     let mut store = Store::new(engine, inside);
     store.limiter(|inside| &mut inside.memory);
-    store.set_fuel(START_FUEL)?;
-    let (instance, grip) = Memories::with_size(size, || wait(guest.instantiate_async(&mut store)));
+    // Where its own code counts, it begins with fuel.
+    if store.get_fuel().is_ok() {
+        store.set_fuel(START_FUEL)?;
+    }
+    let (instance, grip, tank) = Memories::with_size(size, || wait(guest.instantiate_async(&mut store)));
     let run = instance??.get_typed_func(&mut store, "run")?;
-    Ok(Started { store, run, grip })
+    Ok(Started { store, run, grip, tank })
 }

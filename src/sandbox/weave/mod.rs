@@ -138,3 +138,42 @@ fn nth<T>(list: &[T], index: u32) -> Result<&T, WeaveFault> {
     let found = usize::try_from(index).ok().and_then(|index| list.get(index));
     found.ok_or(WeaveFault::Shape("an index is out of range"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        weave(&wat::parse_str(text).unwrap()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_refused() {
+        assert!(refused("(component)").contains("not one memory"));
+        assert!(refused("(component (core module (memory 1)) (core module (memory 1)))").contains("not one memory"));
+        let beside = |body: &str| {
+            refused(&format!("(component (core module (memory 1)) (core module (func $f {body}) (func (call $f))))"))
+        };
+        assert!(beside("").contains("more than pass on"), "a call of its own");
+        let looping = "(component (core module (memory 1)) (core module (func (loop $on (br $on)))))";
+        assert!(refused(looping).contains("more than pass on"));
+        let nested = "(component (core module (memory 1)) (component (core module)))";
+        assert!(refused(nested).contains("nested"));
+        assert!(weave(b"\0asm").is_err());
+    }
+
+    #[test]
+    fn a_guest_cannot_name_the_memory_that_counts() {
+        let two = "(component (core module (memory 1) (memory 1)))";
+        assert!(weave(&wat::parse_str(two).unwrap()).is_err(), "only one memory was ever valid");
+        let load = "(component (core module (memory 1) (func (drop (i32.load 1 (i32.const 0))))))";
+        assert!(wat::parse_str(load).is_err() || weave(&wat::parse_str(load).unwrap()).is_err());
+    }
+
+    #[test]
+    fn weaving_twice_makes_the_same_bytes() {
+        let text = "(component (core module (memory 1) (func (export \"f\") (loop $on (br_if $on (i32.const 0))))))";
+        let bytes = wat::parse_str(text).unwrap();
+        assert_eq!(weave(&bytes).unwrap(), weave(&bytes).unwrap());
+    }
+}

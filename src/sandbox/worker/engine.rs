@@ -10,7 +10,8 @@ use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
 
 use super::host::{self, Inside};
-use super::raw::{self, Memories};
+use super::memories::Memories;
+use super::raw;
 use crate::sandbox::cache::Verified;
 
 /// The largest native stack that a guest gets, whatever is granted.

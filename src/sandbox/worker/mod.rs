@@ -12,6 +12,7 @@ mod filter;
 mod host;
 mod jail;
 mod lane;
+mod memories;
 mod meter;
 mod noise;
 mod process;
@@ -34,8 +35,8 @@ use tokio::runtime::Runtime;
 
 use self::engine::Count;
 use self::lane::Lane;
+use self::memories::Memories;
 use self::noise::Noise;
-use self::raw::Memories;
 use self::seat::{Live, Seats};
 use self::spare::Spares;
 use self::watch::Watchman;

@@ -15,9 +15,10 @@ use wasmtime_wasi::WasiCtx;
 
 use super::files::{Shared, Volumes};
 use super::host::Inside;
+use super::memories::Memories;
 use super::meter::Memory;
 use super::noise::Noise;
-use super::raw::{Grip, Memories};
+use super::raw::Grip;
 use super::system::Sources;
 use super::tank::Tank;
 use super::turn::wait;

@@ -63,7 +63,7 @@ mod tests {
     use wasmtime::{Engine, Instance, Module, Store, Trap};
 
     use super::super::engine::{Count, engine};
-    use super::super::raw::Memories;
+    use super::super::memories::Memories;
     use super::*;
     use crate::sandbox::weave;
 

@@ -12,7 +12,7 @@ pub struct CodeLimits {
     pub memory_bytes: u64,
     /// Wall time of one execution without the time spent in host tools.
     pub wall_ms: Millis,
-    /// Wasmtime fuel of one execution.
+    /// Fuel of one execution: about one unit for a WebAssembly operator.
     pub fuel: u64,
     /// Native stack of the guest, bytes.
     pub stack_bytes: u64,

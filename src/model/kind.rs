@@ -15,7 +15,7 @@ pub enum Kind {
     ToolCalls,
     /// Milliseconds of wall time in generated code, host tools excluded, and in programs of this machine.
     WallMs,
-    /// Wasmtime fuel consumed by generated code.
+    /// Fuel consumed by generated code: about one unit for a WebAssembly operator.
     Fuel,
     /// Peak bytes of guest linear memory.
     MemoryBytes,
@@ -125,7 +125,15 @@ pub const KINDS: [KindRow; 19] = [
         Clamped,
         "wall time of programs: generated code, host tools excluded, and those of this machine"
     ),
-    row!(Fuel, "fuel", "fuel", Flow, Released, Clamped, "Wasmtime fuel of generated code"),
+    row!(
+        Fuel,
+        "fuel",
+        "fuel",
+        Flow,
+        Released,
+        Clamped,
+        "computation of generated code, about one unit for a WebAssembly operator"
+    ),
     row!(MemoryBytes, "memory_bytes", "bytes", Peak, Released, Clamped, "peak linear memory of a guest"),
     row!(OutputBytes, "output_bytes", "bytes", Flow, Released, Clamped, "bytes printed or returned by generated code"),
     row!(EgressBytes, "egress_bytes", "bytes", Flow, Spent, Posted, "bytes sent to another machine"),

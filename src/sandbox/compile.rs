@@ -2,8 +2,8 @@
 //! worker.
 //!
 //! The memory is taken out of the component, and taken once more after a first program has run: an interpreter that
-//! starts with it has its first program behind it. A guest whose memory stays in its component works too, only more
-//! slowly and without checkpoints.
+//! starts with it has its first program behind it. Its code is made to count its fuel. A guest of which one of these
+//! cannot be done works too, only more slowly and without checkpoints.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,9 +12,10 @@ use super::SandboxFault;
 use super::builder::{self, GuestRow, Progress};
 use super::cache::{Cache, Verified};
 use super::image::{self, Image};
+use super::weave;
 use super::wire::Terms;
 use super::worker::Worker;
-use super::worker::engine::{MAX_STACK, engine};
+use super::worker::engine::{Count, MAX_STACK, engine};
 
 /// What a worker loads.
 pub(crate) struct Ready {
@@ -23,7 +24,7 @@ pub(crate) struct Ready {
 }
 
 /// What is done here; another name makes every cache compile anew.
-const FORM: &str = "image, 1";
+const FORM: &str = "image, own fuel, 1";
 /// WebAssembly's page.
 const PAGE: u64 = 64 << 10;
 
@@ -74,7 +75,7 @@ pub(crate) fn cached(cache: &Cache, row: &GuestRow) -> Result<Option<Ready>, San
 
 /// The name under which everything compiled from a guest's `stem` is kept.
 pub(crate) fn name(stem: &str) -> Result<String, SandboxFault> {
-    let engine = engine(MAX_STACK, None).map_err(|error| SandboxFault::Load(error.to_string()))?;
+    let engine = engine(MAX_STACK, Count::Guest, None).map_err(|error| SandboxFault::Load(error.to_string()))?;
     let mut fingerprint = DefaultHasher::new();
     FORM.hash(&mut fingerprint);
     engine.precompile_compatibility_hash().hash(&mut fingerprint);
@@ -91,24 +92,29 @@ fn kept(cache: &Cache, name: &str) -> Option<Ready> {
 
 fn make(cache: &Cache, name: &str, component: &Verified) -> Result<Ready, SandboxFault> {
     let bytes = fs::read(component.path()).map_err(|error| SandboxFault::Cache(error.to_string()))?;
-    match image::strip(&bytes) {
-        Ok((stripped, image)) => {
-            let code = compile(cache, name, &stripped)?;
+    let counting = |(stripped, image): (Vec<u8>, Image)| match weave::weave(&stripped) {
+        Ok(woven) => Ok((woven, image)),
+        Err(fault) => Err(fault.to_string()),
+    };
+    match image::strip(&bytes).map_err(|fault| fault.to_string()).and_then(counting) {
+        Ok((woven, image)) => {
+            let code = compile(cache, name, Count::Guest, &woven)?;
             let image = warmed(cache, name, &code, image)?;
             Ok(Ready { code, image: Some(image) })
         }
         Err(fault) => {
-            tracing::warn!(%fault, "the interpreter starts more slowly than it could, and its sessions cannot be stored");
-            let code = compile(cache, name, &bytes)?;
+            tracing::warn!(fault, "the interpreter is slower than it could be, and its sessions cannot be stored");
+            let code = compile(cache, name, Count::Engine, &bytes)?;
             cache.put(&format!("{name}.own"), b"this guest has its memory in its code")?;
             Ok(Ready { code, image: None })
         }
     }
 }
 
-fn compile(cache: &Cache, name: &str, component: &[u8]) -> Result<Verified, SandboxFault> {
+fn compile(cache: &Cache, name: &str, count: Count, component: &[u8]) -> Result<Verified, SandboxFault> {
     let load = |error: wasmtime::Error| SandboxFault::Load(format!("{error:#}"));
-    let code = engine(MAX_STACK, None).and_then(|engine| engine.precompile_component(component)).map_err(load)?;
+    let code =
+        engine(MAX_STACK, count, None).and_then(|engine| engine.precompile_component(component)).map_err(load)?;
     cache.put(&format!("{name}.cwasm"), &code)
 }
 

@@ -34,6 +34,7 @@ mod terms;
 mod transfer;
 mod vault;
 mod walk;
+mod weave;
 mod wire;
 mod worker;
 mod workers;

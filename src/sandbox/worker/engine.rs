@@ -1,8 +1,8 @@
 //! The WebAssembly engine of a worker: one compiled guest, with one size of stack.
 //!
-//! Metering is by fuel alone: it is deterministic, and a guest that yields every few million units lets its driver hold
-//! the wall limit as well, so no second counter (epochs) slows the guest down. Cranelift only; the compiled form is
-//! bound to Wasmtime's version, these settings and the processor.
+//! Metering is by fuel alone: it is deterministic, and no second counter (epochs) slows the guest down. A guest into
+//! which counting is woven (`weave`) does it itself; for another Wasmtime does, more slowly. Cranelift only; the
+//! compiled form is bound to Wasmtime's version, these settings and the processor.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
 
 use super::host::{self, Inside};
-use super::raw::{self, Memories};
+use super::memories::Memories;
+use super::raw;
 use crate::sandbox::cache::Verified;
 
 /// The largest native stack that a guest gets, whatever is granted.
@@ -25,17 +26,27 @@ pub(crate) fn stack_class(bytes: u64) -> u64 {
     1 << bytes.clamp(MIN_STACK, MAX_STACK).ilog2()
 }
 
+/// Who counts fuel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// The guest's own code, in a second memory.
+    Guest,
+    /// Wasmtime.
+    Engine,
+}
+
 /// The engine for a class of stacks; its guests' memories are made by `memories`, where there is an image.
 ///
 /// # Errors
 /// This machine cannot run it.
-pub(crate) fn engine(class: u64, memories: Option<Arc<Memories>>) -> wasmtime::Result<Engine> {
+pub(crate) fn engine(class: u64, count: Count, memories: Option<Arc<Memories>>) -> wasmtime::Result<Engine> {
     let stack = usize::try_from(class)?;
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
-        .consume_fuel(true)
+        .consume_fuel(count == Count::Engine)
+        .wasm_multi_memory(count == Count::Guest)
         .memory_init_cow(true)
         .max_wasm_stack(stack)
         .async_stack_size(stack + HOST_STACK)

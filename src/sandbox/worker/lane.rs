@@ -1,9 +1,12 @@
 //! The worker's end of a lane: what a running program says to the gate, and what it hears.
+//!
+//! Two threads use it while a program runs: the program's own, and the watchman's. Whoever asks the gate holds
+//! `heard` from before the question until after the reply, so that the watchman never takes a reply for an end.
 
 use std::io::{self, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,7 +22,21 @@ const GATHERED: usize = 8 << 10;
 #[error("the gate ended the program")]
 pub(crate) struct Stopped;
 
-/// One lane. Only the thread that serves it reads from it.
+/// What a look at a program's lane shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// The program waits for the gate.
+    Waits,
+    /// It runs, and has waited so long in all.
+    Runs {
+        /// The sum of its waits.
+        waited: Duration,
+    },
+    /// The gate has ended it.
+    Ended,
+}
+
+/// One lane. Only the thread that serves it takes orders from it.
 pub(crate) struct Lane {
     stream: UnixStream,
     heard: Mutex<BufReader<UnixStream>>,
@@ -46,10 +63,7 @@ impl Lane {
     /// The gate has gone, or sent what is no order.
     pub(crate) fn order(&self) -> io::Result<Order> {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.buffer().is_empty() {
-            eager::look(&self.stream);
-        }
-        receive(&mut *heard)
+        self.next(&mut heard)
     }
 
     /// Says something to the gate, after everything that was printed.
@@ -57,7 +71,9 @@ impl Lane {
     /// # Errors
     /// The gate has gone.
     pub(crate) fn say(&self, report: &Report) -> io::Result<()> {
-        let text = std::mem::take(&mut *self.printed.lock().unwrap_or_else(PoisonError::into_inner));
+        // Held while it is sent: no other thread's words come in between.
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = std::mem::take(&mut *printed);
         let mut bytes = Vec::new();
         if !text.is_empty() {
             pack(&mut bytes, &Report::Printed(text))?;
@@ -72,26 +88,33 @@ impl Lane {
         self.stopped.store(false, Ordering::Relaxed);
     }
 
-    /// How long the program has waited for replies.
-    pub(crate) fn waited(&self) -> Duration {
-        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
+    /// The program is not to ask anything more.
+    pub(crate) fn halt(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// True when the gate has ended the program; looks without waiting.
-    pub(crate) fn is_stopped(&self) -> bool {
+    /// Looks at the program without waiting.
+    pub(crate) fn look(&self) -> Look {
+        let mut heard = match self.heard.try_lock() {
+            Ok(heard) => heard,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return Look::Waits,
+        };
         if self.stopped.load(Ordering::Relaxed) {
-            return true;
+            return Look::Ended;
         }
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let readable = !heard.buffer().is_empty()
-            || poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0);
         // Nothing but an end comes while a program runs and asks for nothing.
-        if readable {
+        if !heard.buffer().is_empty() || self.ready(PollFlags::IN) {
             let _: io::Result<Order> = receive(&mut *heard);
             self.stopped.store(true, Ordering::Relaxed);
+            return Look::Ended;
         }
-        readable
+        Look::Runs { waited: Duration::from_nanos(self.waited.load(Ordering::Relaxed)) }
+    }
+
+    fn ready(&self, how: PollFlags) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&self.stream, how)], Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
     /// Takes printed text.
@@ -101,25 +124,21 @@ impl Lane {
     pub(crate) fn print(&self, text: &str) -> io::Result<()> {
         let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
         printed.push_str(text);
-        if printed.len() < GATHERED {
-            return Ok(());
-        }
-        let text = std::mem::take(&mut *printed);
-        drop(printed);
-        self.tell(text)
+        if printed.len() < GATHERED { Ok(()) } else { self.tell(&mut printed) }
     }
 
-    /// Sends what was printed.
+    /// Sends what was printed, where that does not have to wait for the gate to read.
     ///
     /// # Errors
     /// The gate has gone.
-    pub(crate) fn flush(&self) -> io::Result<()> {
-        let text = std::mem::take(&mut *self.printed.lock().unwrap_or_else(PoisonError::into_inner));
-        if text.is_empty() { Ok(()) } else { self.tell(text) }
+    pub(crate) fn flush_some(&self) -> io::Result<()> {
+        // Somebody else who holds it sends it.
+        let Ok(mut printed) = self.printed.try_lock() else { return Ok(()) };
+        if printed.is_empty() || !self.ready(PollFlags::OUT) { Ok(()) } else { self.tell(&mut printed) }
     }
 
-    fn tell(&self, text: String) -> io::Result<()> {
-        send(&mut &self.stream, &Report::Printed(text))
+    fn tell(&self, printed: &mut String) -> io::Result<()> {
+        send(&mut &self.stream, &Report::Printed(std::mem::take(printed)))
     }
 
     /// Asks the gate and waits for its reply.
@@ -127,9 +146,13 @@ impl Lane {
     /// # Errors
     /// [`Stopped`], or the gate has gone.
     pub(crate) fn call(&self, request: Request) -> wasmtime::Result<String> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(Stopped.into());
+        }
         let since = Instant::now();
         self.say(&Report::Call(request))?;
-        let reply = self.order();
+        let reply = self.next(&mut heard);
         let waited = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.waited.fetch_add(waited, Ordering::Relaxed);
         match reply? {
@@ -139,5 +162,12 @@ impl Lane {
                 Err(Stopped.into())
             }
         }
+    }
+
+    fn next(&self, heard: &mut BufReader<UnixStream>) -> io::Result<Order> {
+        if heard.buffer().is_empty() {
+            eager::look(&self.stream);
+        }
+        receive(heard)
     }
 }

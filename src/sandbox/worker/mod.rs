@@ -12,6 +12,7 @@ mod filter;
 mod host;
 mod jail;
 mod lane;
+mod memories;
 mod meter;
 mod noise;
 mod process;
@@ -20,7 +21,9 @@ mod seat;
 mod spare;
 pub(crate) mod state;
 mod system;
+mod tank;
 mod turn;
+mod watch;
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -30,11 +33,13 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
+use self::engine::Count;
 use self::lane::Lane;
+use self::memories::Memories;
 use self::noise::Noise;
-use self::raw::Memories;
 use self::seat::{Live, Seats};
 use self::spare::Spares;
+use self::watch::Watchman;
 use super::SandboxFault;
 use super::cache::Verified;
 use super::wire::{End, Ended, Order, PART, Program, Report, STATE, System, Terms};
@@ -45,6 +50,7 @@ pub(crate) use process::{FORGET, LANE, WORD, main};
 pub(crate) struct Worker {
     spares: Spares,
     seats: Seats,
+    watchman: Watchman,
     /// Memories give their addresses back to it.
     memories: Option<Arc<Memories>>,
 }
@@ -58,14 +64,17 @@ impl Worker {
         let told = |error: wasmtime::Error| format!("{error:#}");
         let image = || Memories::open(Path::new(&terms.image)).map_err(|error| format!("its image: {error}"));
         let memories = if terms.image.is_empty() { None } else { Some(image()?) };
-        let engine = engine::engine(terms.stack, memories.clone()).map_err(told)?;
+        // A guest counts its fuel itself exactly where its memory was taken out of it.
+        let count = if memories.is_some() { Count::Guest } else { Count::Engine };
+        let engine = engine::engine(terms.stack, count, memories.clone()).map_err(told)?;
         let code = Verified::told(PathBuf::from(&terms.code));
         let guest = engine::linked(&engine, &code).map_err(told)?;
         // Started once before the lock: nothing that a first start opens or maps can be had behind it.
         spare::start(&engine, &guest, None).map_err(told)?;
         let pages = File::open("/proc/self/pagemap").ok();
         lock()?;
-        let worker = Self { spares: Spares::open(engine, guest), seats: Seats::default(), memories };
+        let watchman = Watchman::start().map_err(|error| format!("its watchman: {error}"))?;
+        let worker = Self { spares: Spares::open(engine, guest), seats: Seats::default(), watchman, memories };
         if let Some(pages) = pages {
             worker.warm(&pages);
         }
@@ -140,7 +149,7 @@ impl Worker {
         };
         // Without a state there is nothing to go back to: the program runs all the same.
         let held = if program.hold && keep { live.state().ok() } else { None };
-        let (mut ended, mut live) = turn::run(runtime, lane, live, program);
+        let (mut ended, mut live) = turn::run(runtime, &self.watchman, lane, live, program);
         if let (None, Some((state, system))) = (&live, held) {
             live = Live::restore(runtime, &self.spares, system, &state).ok();
             ended.held = live.is_some();

@@ -2,7 +2,7 @@
 //!
 //! A guest's memory is a mapping of ours: its first content is a file, copied by the kernel page by page as the guest
 //! writes. So an interpreter starts without copying, and one at rest can be read and made again elsewhere. Nothing
-//! here knows what is in a memory; whatever is, to a guest it is only its own bytes.
+//! here knows what is in a memory; whatever is, to a guest it is only its own bytes. `memories.rs` keeps them.
 
 #![expect(
     unsafe_code,
@@ -10,40 +10,26 @@
               below says why it holds"
 )]
 
-use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::ops::Range as Span;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 use wasmtime::component::Component;
 use wasmtime::{Engine, LinearMemory, MemoryCreator, MemoryType, Store};
 
+use super::memories::Memories;
 use crate::sandbox::cache::Verified;
+use crate::sandbox::weave;
 
 /// The unit in which memories are compared and stored.
 pub(crate) const PAGE: usize = 4096;
-/// Regions that are kept for the next interpreter.
-const SPARE: usize = 4;
-/// The most of an image that is kept in place from one interpreter to the next, bytes.
-const HOT: usize = 4 << 20;
-/// Pages that are nearer to each other are written back together: a page costs less than a call of the kernel, which
-/// interrupts every other thread as well.
-const NEAR: usize = 16 * PAGE;
-
-thread_local! {
-    /// The size of the next memory that this thread makes, where it is not the image's.
-    static NEXT: Cell<Option<usize>> = const { Cell::new(None) };
-    /// The last memory that this thread made.
-    static LAST: RefCell<Option<Grip>> = const { RefCell::new(None) };
-}
 
 /// Loads compiled code whose seal has been verified.
 ///
@@ -57,11 +43,11 @@ pub(crate) fn compiled(engine: &Engine, file: &Verified) -> wasmtime::Result<Com
 }
 
 /// The first content of every memory.
-struct Image {
+pub(super) struct Image {
     file: File,
     /// All of it, mapped for reading.
     whole: NonNull<u8>,
-    size: usize,
+    pub(super) size: usize,
 }
 
 // SAFETY: the mapping is private, read-only and lives as long as this value: it is plain shared bytes.
@@ -70,7 +56,7 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
-    fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         if size == 0 || !size.is_multiple_of(PAGE) {
@@ -82,7 +68,7 @@ impl Image {
         Ok(Self { file, whole, size })
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: `size` bytes are mapped for reading until `self` is dropped. The file lies in the private cache and
         // is written only under another name and renamed, never changed in place.
         unsafe { slice::from_raw_parts(self.whole.as_ptr(), self.size) }
@@ -96,84 +82,6 @@ impl Drop for Image {
     }
 }
 
-/// Makes the memories of one engine's guests.
-pub(crate) struct Memories {
-    image: Image,
-    spare: Mutex<Vec<Range>>,
-    /// The bytes of the image that every program writes, in order.
-    hot: OnceLock<Vec<Span<usize>>>,
-    /// To itself: memories give their range back.
-    me: Weak<Self>,
-}
-
-impl Memories {
-    /// With the image in `path`, which is opened now.
-    ///
-    /// # Errors
-    /// It cannot be opened or mapped.
-    pub(crate) fn open(path: &Path) -> io::Result<Arc<Self>> {
-        let image = Image::open(path)?;
-        Ok(Arc::new_cyclic(|me| Self { image, spare: Mutex::default(), hot: OnceLock::new(), me: me.clone() }))
-    }
-
-    /// Takes the pages that are private in `memory`, in which a small program has run, for those that every program
-    /// writes: from now on they are written back when a memory is recycled, instead of being thrown away and faulted
-    /// in again. `pages` is the process's own page map (Linux, `admin-guide/mm/pagemap.rst`); without it, or where
-    /// they are too many, everything is thrown away as before.
-    pub(crate) fn learn(&self, memory: &Grip, pages: &File) {
-        let count = self.image.size / PAGE;
-        let mut entries = vec![0; count * 8];
-        let at = (memory.0.base() as usize / PAGE * 8) as u64;
-        if pages.read_exact_at(&mut entries, at).is_err() {
-            return;
-        }
-        let entries = entries.as_chunks::<8>().0.iter().map(|entry| u64::from_ne_bytes(*entry));
-        let hot = spans(entries.map(|entry| entry & (PRESENT | SWAPPED) != 0 && entry & SHARED == 0));
-        if hot.iter().map(ExactSizeIterator::len).sum::<usize>() <= HOT {
-            // Learnt once: whoever comes second has learnt the same.
-            let _ = self.hot.set(hot);
-        }
-    }
-
-    /// Runs `start`, which starts one interpreter, with a memory of `size` bytes, and gives the grip on that memory.
-    pub(crate) fn with_size<T>(size: Option<usize>, start: impl FnOnce() -> T) -> (T, Option<Grip>) {
-        NEXT.set(size);
-        LAST.set(None);
-        let started = start();
-        NEXT.set(None);
-        (started, LAST.take())
-    }
-
-    fn make(&self, minimum: usize, reserved: usize, guard: usize) -> io::Result<Region> {
-        let size = NEXT.take().unwrap_or(0).max(minimum).max(self.image.size);
-        let whole = reserved.checked_add(guard).ok_or(io::ErrorKind::OutOfMemory)?;
-        if size > reserved || minimum > reserved {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        let kept = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let range = match kept {
-            Some(range) if range.whole == whole => range,
-            _ => Range::reserve(whole, &self.image)?,
-        };
-        if size > self.image.size {
-            range.open(self.image.size, size)?;
-        }
-        Ok(Region { range: Some(range), reserved, size: AtomicUsize::new(size), home: self.me.clone() })
-    }
-
-    /// Takes a range back as it was when it was new.
-    fn recycle(&self, range: Range, size: usize) {
-        let hot = self.hot.get().map(Vec::as_slice).unwrap_or_default();
-        if range.clear(size, &self.image, hot).is_err() {
-            return;
-        }
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE {
-            spare.push(range);
-        }
-    }
-}
-
 // SAFETY: `Region` reserves what is asked for with the guard behind it, never moves, and is touched by nobody but the
 // instance while a program runs (`Grip` asks for the store). The documentation says that new memory "should" be zero:
 // ours holds an image instead, which to a guest is only what it could have written itself.
@@ -182,39 +90,20 @@ unsafe impl MemoryCreator for Memories {
         &self,
         _: MemoryType,
         minimum: usize,
-        _: Option<usize>,
+        maximum: Option<usize>,
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
         let reserved = reserved.ok_or("memories of a movable base are not made here")?;
-        let region = self.make(minimum, reserved, guard).map_err(|error| format!("no room for a memory: {error}"))?;
-        let grip = Grip(Arc::new(region));
-        LAST.set(Some(grip.clone()));
-        Ok(Box::new(Made(grip)))
+        let grip = self.created(minimum, maximum, reserved, guard);
+        Ok(Box::new(Made(grip.map_err(|error| format!("no room for a memory: {error}"))?)))
     }
-}
-
-/// Bits of a page map's entry: in memory, on a swap device, of a file and not of this process alone.
-const PRESENT: u64 = 1 << 63;
-const SWAPPED: u64 = 1 << 62;
-const SHARED: u64 = 1 << 61;
-
-/// The bytes of the pages that are `hot`; those that are near to each other are one span.
-fn spans(hot: impl Iterator<Item = bool>) -> Vec<Span<usize>> {
-    let mut spans: Vec<Span<usize>> = Vec::new();
-    for at in hot.enumerate().filter(|(_, hot)| *hot).map(|(number, _)| number * PAGE) {
-        match spans.last_mut() {
-            Some(last) if at - last.end <= NEAR => last.end = at + PAGE,
-            _ => spans.push(at..at + PAGE),
-        }
-    }
-    spans
 }
 
 /// Addresses of our own: an image at their start, nothing behind it.
-struct Range {
+pub(super) struct Range {
     base: NonNull<u8>,
-    whole: usize,
+    pub(super) whole: usize,
 }
 
 // SAFETY: it owns its addresses; who may read or write what is there is `Grip`'s question.
@@ -223,15 +112,18 @@ unsafe impl Send for Range {}
 unsafe impl Sync for Range {}
 
 impl Range {
-    fn reserve(whole: usize, image: &Image) -> io::Result<Self> {
+    pub(super) fn empty(whole: usize) -> io::Result<Self> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags)? };
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let range = Self { base, whole };
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        Ok(Self { base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?, whole })
+    }
+
+    pub(super) fn reserve(whole: usize, image: &Image) -> io::Result<Self> {
+        let range = Self::empty(whole)?;
+        let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
         // SAFETY: the image is not longer than the range (`make` checked), so this replaces addresses of our own.
-        unsafe { mmap(base.as_ptr().cast(), image.size, rights, MapFlags::PRIVATE | MapFlags::FIXED, &image.file, 0)? };
+        unsafe { mmap(range.at(0), image.size, rights, flags, &image.file, 0)? };
         Ok(range)
     }
 
@@ -240,7 +132,7 @@ impl Range {
     }
 
     /// Makes `from..to` readable and writable; it is zero.
-    fn open(&self, from: usize, to: usize) -> io::Result<()> {
+    pub(super) fn open(&self, from: usize, to: usize) -> io::Result<()> {
         // SAFETY: callers stay within the reservation, whose addresses are our own.
         unsafe { mprotect(self.at(from), to - from, MprotectFlags::READ | MprotectFlags::WRITE)? };
         Ok(())
@@ -248,7 +140,7 @@ impl Range {
 
     /// Makes the first `size` bytes what they were when they were new: the image in `hot` by writing it there, the
     /// rest by forgetting what was written, and closes those behind the image.
-    fn clear(&self, size: usize, image: &Image, hot: &[Span<usize>]) -> io::Result<()> {
+    pub(super) fn clear(&self, size: usize, image: &Image, hot: &[Span<usize>]) -> io::Result<()> {
         let mut from = 0;
         for span in hot {
             self.forget(from, span.start)?;
@@ -285,15 +177,23 @@ impl Drop for Range {
 }
 
 /// One memory.
-struct Region {
+pub(super) struct Region {
     /// `None` only while it is dropped.
     range: Option<Range>,
     reserved: usize,
     size: AtomicUsize,
+    /// For fuel, and whether it can be written.
+    tank: bool,
+    closed: AtomicBool,
     home: Weak<Memories>,
 }
 
 impl Region {
+    pub(super) fn new(range: Range, reserved: usize, size: usize, tank: bool, home: &Weak<Memories>) -> Self {
+        let (size, closed) = (AtomicUsize::new(size), AtomicBool::new(false));
+        Self { range: Some(range), reserved, size, tank, closed, home: home.clone() }
+    }
+
     fn base(&self) -> *mut u8 {
         self.range.as_ref().map_or(ptr::null_mut(), |range| range.base.as_ptr())
     }
@@ -301,8 +201,11 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        if let (Some(range), Some(home)) = (self.range.take(), self.home.upgrade()) {
-            home.recycle(range, *self.size.get_mut());
+        let (Some(range), Some(home)) = (self.range.take(), self.home.upgrade()) else { return };
+        match (self.tank, *self.closed.get_mut()) {
+            (false, _) => home.recycle(range, *self.size.get_mut()),
+            (true, false) => home.refill(range),
+            (true, true) => {}
         }
     }
 }
@@ -343,6 +246,16 @@ unsafe impl LinearMemory for Made {
 pub(crate) struct Grip(Arc<Region>);
 
 impl Grip {
+    /// On `region`.
+    pub(super) fn new(region: Region) -> Self {
+        Self(Arc::new(region))
+    }
+
+    /// Where it lies.
+    pub(super) fn base(&self) -> *mut u8 {
+        self.0.base()
+    }
+
     /// Its size, bytes.
     pub(crate) fn size(&self) -> usize {
         self.0.size.load(Ordering::Acquire)
@@ -380,43 +293,27 @@ impl Grip {
         }
         fits
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// The counter at the start of a memory for fuel.
+    pub(super) fn counter(&self) -> &AtomicI64 {
+        // SAFETY: the first bytes of every memory are mapped and readable, and its base is a page's start. Those of a
+        // memory for fuel are written by `Tank`, which asks `is_closed`, and by the guest's own code, which runs only
+        // while whoever holds the store lets it: no two write at a time, and a word is read whole.
+        unsafe { AtomicI64::from_ptr(self.0.base().cast()) }
+    }
 
-    #[test]
-    fn a_memory_comes_back_as_the_image_whatever_was_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("image");
-        let image: Vec<u8> = (0..64).flat_map(|page| vec![page + 1; PAGE]).collect();
-        std::fs::write(&path, &image).unwrap();
-        let memories = Memories::open(&path).unwrap();
-        let new = |size| {
-            NEXT.set(size);
-            Grip(Arc::new(memories.make(0, 128 * PAGE, PAGE).unwrap()))
-        };
-        let mut store = Store::new(&Engine::default(), ());
+    /// Closes a memory for fuel: the next of the guest's own writes there is a trap. Or opens it again.
+    pub(super) fn close(&self, closed: bool) -> io::Result<()> {
+        let Some(range) = self.0.range.as_ref().filter(|_| self.0.tank) else { return Ok(()) };
+        let rights = if closed { MprotectFlags::READ } else { MprotectFlags::READ | MprotectFlags::WRITE };
+        // SAFETY: the page is this region's own, stays readable, and nobody on the host's side writes a closed one.
+        unsafe { mprotect(range.at(0), weave::MEMORY, rights)? };
+        self.0.closed.store(closed, Ordering::Release);
+        Ok(())
+    }
 
-        let small = new(None);
-        for page in [1, 3, 40] {
-            assert!(small.write(&mut store, page * PAGE, &[99; PAGE]));
-        }
-        memories.learn(&small, &File::open("/proc/self/pagemap").unwrap());
-        assert_eq!(memories.hot.get(), Some(&vec![PAGE..4 * PAGE, 40 * PAGE..41 * PAGE]));
-        let base = small.0.base();
-        drop(small);
-
-        let large = new(Some(72 * PAGE));
-        assert_eq!(large.0.base(), base, "the range was kept");
-        for page in 0..72 {
-            assert!(large.write(&mut store, page * PAGE, &[77; PAGE]));
-        }
-        drop(large);
-
-        let again = new(Some(72 * PAGE));
-        assert_eq!(again.0.base(), base, "the range was kept");
-        again.changed(&mut store, |offset, _| panic!("the page at {offset} is not the image's"));
+    /// Was it closed?
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 }

@@ -14,6 +14,7 @@ use super::raw::Grip;
 use super::spare::{Spares, Started};
 use super::state::{self, StateFault};
 use super::system::{Sources, interface};
+use super::tank::Tank;
 use crate::sandbox::output::Output;
 use crate::sandbox::wire::System;
 
@@ -31,6 +32,8 @@ pub(crate) struct Live {
     pub(crate) store: Store<Inside>,
     pub(crate) run: TypedFunc<(String, String), (String,)>,
     pub(crate) grip: Option<Grip>,
+    /// Its fuel, where its own code counts it.
+    pub(crate) tank: Option<Tank>,
     /// Resources that it holds from its start: its folders.
     pub(crate) own: usize,
     system: System,
@@ -65,7 +68,7 @@ impl Live {
         system: System,
         noise: Noise,
     ) -> Result<Self, String> {
-        let Started { mut store, run, grip } = started;
+        let Started { mut store, run, grip, tank } = started;
         let sources = Sources::of(&system, noise);
         let inside = store.data_mut();
         inside.wasi = interface(&system, &sources)?;
@@ -76,7 +79,7 @@ impl Live {
         if let Some(grip) = &grip {
             inside.memory.bytes = inside.memory.bytes.max(grip.size());
         }
-        let mut live = Self { store, run, grip, own: 0, system };
+        let mut live = Self { store, run, grip, tank, own: 0, system };
         if !live.system.folders.is_empty() {
             live.look(runtime).map_err(|error| format!("{error:#}"))?;
         }
@@ -96,12 +99,28 @@ impl Live {
     /// It traps.
     pub(crate) fn aside(&mut self, runtime: &Runtime, code: &str, request: &str) -> wasmtime::Result<()> {
         self.store.data_mut().output = Output::shut();
-        self.store.set_fuel(LOOK_FUEL)?;
-        self.store.fuel_async_yield_interval(Some(LOOK_FUEL / 2))?;
+        self.give(LOOK_FUEL, LOOK_FUEL / 2)?;
         let params = (code.to_owned(), request.to_owned());
         let (answer,) = runtime.block_on(self.run.call_async(&mut self.store, params))?;
         tracing::debug!("a program aside answered {answer}");
         Ok(())
+    }
+
+    /// Gives it `units` of fuel for what runs next. Where Wasmtime counts them it gives way every `slice` of them.
+    ///
+    /// # Errors
+    /// The kernel does not let its fuel be written.
+    pub(crate) fn give(&mut self, units: u64, slice: u64) -> wasmtime::Result<()> {
+        if let Some(tank) = &self.tank {
+            return Ok(tank.fill(units)?);
+        }
+        self.store.set_fuel(units)?;
+        self.store.fuel_async_yield_interval(Some(slice))
+    }
+
+    /// The fuel that is left.
+    pub(crate) fn fuel(&self) -> u64 {
+        self.tank.as_ref().map_or_else(|| self.store.get_fuel().unwrap_or(0), Tank::left)
     }
 
     /// Resources that it holds.

@@ -15,10 +15,12 @@ use wasmtime_wasi::WasiCtx;
 
 use super::files::{Shared, Volumes};
 use super::host::Inside;
+use super::memories::Memories;
 use super::meter::Memory;
 use super::noise::Noise;
-use super::raw::{Grip, Memories};
+use super::raw::Grip;
 use super::system::Sources;
+use super::tank::Tank;
 use super::turn::wait;
 use crate::sandbox::output::Output;
 use crate::sandbox::wire::System;
@@ -35,6 +37,7 @@ pub(crate) struct Started {
     pub(crate) store: Store<Inside>,
     pub(crate) run: TypedFunc<(String, String), (String,)>,
     pub(crate) grip: Option<Grip>,
+    pub(crate) tank: Option<Tank>,
 }
 
 /// The spare interpreters of one engine.
@@ -112,8 +115,11 @@ pub(crate) fn start(engine: &Engine, guest: &InstancePre<Inside>, size: Option<u
     };
     let mut store = Store::new(engine, inside);
     store.limiter(|inside| &mut inside.memory);
-    store.set_fuel(START_FUEL)?;
-    let (instance, grip) = Memories::with_size(size, || wait(guest.instantiate_async(&mut store)));
+    // Where its own code counts, it begins with fuel.
+    if store.get_fuel().is_ok() {
+        store.set_fuel(START_FUEL)?;
+    }
+    let (instance, grip, tank) = Memories::with_size(size, || wait(guest.instantiate_async(&mut store)));
     let run = instance??.get_typed_func(&mut store, "run")?;
-    Ok(Started { store, run, grip })
+    Ok(Started { store, run, grip, tank })
 }

@@ -1,8 +1,8 @@
 //! The only loop in which a guest runs.
 //!
-//! The guest gives way every few million units of fuel and whenever it waits for a clock. Between two turns this
-//! loop holds the wall limit and asks whether the gate has ended the program. A guest that is stopped is dropped,
-//! store and all: an instance that was interrupted cannot be used again, by type.
+//! A guest gives way when it waits for a clock; then this loop asks its watch whether it may go on. While one computes
+//! that counts its own fuel, the watchman asks; one whose fuel Wasmtime counts gives way every few million units. A
+//! guest that is stopped is dropped, store and all: an instance that was interrupted cannot be used again, by type.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,24 +17,37 @@ use wasmtime_wasi::I32Exit;
 
 use super::lane::{Lane, Stopped};
 use super::seat::Live;
+use super::watch::{Watch, Watchman};
 use crate::model::Limits;
 use crate::sandbox::output::Output;
 use crate::sandbox::wire::{End, Ended, Program, Trap};
 
-/// Fuel between two looks at the clock: about a millisecond.
+/// Fuel between two looks at the clock, where Wasmtime counts it: about a millisecond.
 const SLICE: u64 = 8_000_000;
-/// How often a waiting or computing guest is checked for an end.
+/// How often a waiting guest is woken to be asked whether it may go on.
 const CHECK: Duration = Duration::from_millis(10);
+/// The time between two questions.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Runs one program; the interpreter comes back only if it can be used again.
-pub(crate) fn run(runtime: &Runtime, lane: &Arc<Lane>, mut live: Live, program: Program) -> (Ended, Option<Live>) {
+pub(crate) fn run(
+    runtime: &Runtime,
+    watchman: &Watchman,
+    lane: &Arc<Lane>,
+    mut live: Live,
+    program: Program,
+) -> (Ended, Option<Live>) {
     let fuel = program.fuel;
     let end = match prepare(&mut live, lane, &program) {
-        Ok(()) => runtime.block_on(turn(&mut live, lane, program)),
-        Err(error) => trapped(&error),
+        Ok(()) => {
+            let watch = Arc::new(Watch::new(lane, Duration::from_millis(program.wall_ms)));
+            let _signed = live.tank.as_ref().map(|tank| watchman.watch(&watch, tank));
+            runtime.block_on(turn(&mut live, &watch, program))
+        }
+        Err(error) => trapped(&error, false),
     };
     let alive = matches!(end, End::Answer(Ok(_)));
-    let fuel_left = live.store.get_fuel().unwrap_or(0).min(fuel);
+    let fuel_left = live.fuel().min(fuel);
     let inside = live.store.data_mut();
     inside.lane = None;
     inside.output = Output::default();
@@ -52,66 +65,45 @@ fn prepare(live: &mut Live, lane: &Arc<Lane>, program: &Program) -> wasmtime::Re
     inside.memory.refused = false;
     inside.output = Output::new(program.output_bytes);
     inside.lane = Some(Arc::clone(lane));
-    live.store.set_fuel(program.fuel)?;
-    live.store.fuel_async_yield_interval(Some(SLICE))
+    live.give(program.fuel, SLICE)
 }
 
 /// Calls the guest and drives it to its end.
-async fn turn(live: &mut Live, lane: &Lane, program: Program) -> End {
-    let now = Instant::now();
-    let watch = Watch { lane, started: now, checked: now, limit: Duration::from_millis(program.wall_ms) };
+async fn turn(live: &mut Live, watch: &Watch, program: Program) -> End {
     let params = (program.code, program.request);
-    let (store, run) = (&mut live.store, &live.run);
+    let Live { store, run, tank, .. } = live;
     let guest = pin!(async move {
         // Copied whole: it lies in the guest's memory, whose size is bounded.
         let (text,) = run.call_async(&mut *store, params).await?;
         Ok(if text.len() > Limits::JSON_BYTES { Err(text.len() as u64) } else { Ok(text) })
     });
-    watch.drive(guest).await
+    match drive(watch, guest).await {
+        Ok(end) => end,
+        // However it ended, that it was ended comes first.
+        Err(error) => watch.ended().unwrap_or_else(|| trapped(&error, tank.as_ref().is_some_and(|tank| tank.is_dry()))),
+    }
 }
 
-struct Watch<'a> {
-    lane: &'a Lane,
-    started: Instant,
-    checked: Instant,
-    limit: Duration,
-}
-
-impl Watch<'_> {
-    async fn drive<F>(mut self, mut guest: Pin<&mut F>) -> End
-    where
-        F: Future<Output = wasmtime::Result<Result<String, u64>>>,
-    {
-        let mut tick: Option<Interval> = None;
-        poll_fn(|context| {
-            match guest.as_mut().poll(context) {
-                Poll::Ready(Ok(answer)) => return Poll::Ready(End::Answer(answer)),
-                Poll::Ready(Err(error)) => return Poll::Ready(trapped(&error)),
-                Poll::Pending => {}
-            }
-            if let Some(end) = self.over() {
-                return Poll::Ready(end);
-            }
-            wake_in_time(&mut tick, context);
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Why the program must not go on.
-    fn over(&mut self) -> Option<End> {
-        let now = Instant::now();
-        let spent = now.duration_since(self.started).saturating_sub(self.lane.waited());
-        if spent >= self.limit {
-            return Some(End::Wall);
+async fn drive<F>(watch: &Watch, mut guest: Pin<&mut F>) -> wasmtime::Result<End>
+where
+    F: Future<Output = wasmtime::Result<Result<String, u64>>>,
+{
+    let (mut tick, mut looked): (Option<Interval>, _) = (None, Instant::now());
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = guest.as_mut().poll(context) {
+            return Poll::Ready(answer.map(End::Answer));
         }
-        if now.duration_since(self.checked) < CHECK {
-            return None;
+        // It gives way far more often than there is something to see.
+        if looked.elapsed() >= GLANCE {
+            looked = Instant::now();
+            if let Some(end) = watch.over() {
+                return Poll::Ready(Ok(end));
+            }
         }
-        self.checked = now;
-        let gone = self.lane.is_stopped() || self.lane.flush().is_err();
-        gone.then_some(End::Told)
-    }
+        wake_in_time(&mut tick, context);
+        Poll::Pending
+    })
+    .await
 }
 
 /// Has this task woken within [`CHECK`], whatever the guest waits for.
@@ -124,12 +116,13 @@ fn wake_in_time(tick: &mut Option<Interval>, context: &mut Context<'_>) {
     while tick.poll_tick(context).is_ready() {}
 }
 
-/// What the gate is told of a trap.
-fn trapped(error: &wasmtime::Error) -> End {
+/// What the gate is told of a trap, in a guest whose own count may have gone `dry`.
+fn trapped(error: &wasmtime::Error, dry: bool) -> End {
     if error.downcast_ref::<Stopped>().is_some() || error.downcast_ref::<io::Error>().is_some() {
         return End::Told;
     }
     End::Trap(match error.downcast_ref::<wasmtime::Trap>() {
+        _ if dry => Trap::Fuel,
         Some(wasmtime::Trap::OutOfFuel) => Trap::Fuel,
         Some(wasmtime::Trap::StackOverflow) => Trap::Stack,
         _ if error.downcast_ref::<I32Exit>().is_some() => Trap::Exit,

@@ -1,27 +1,24 @@
 //! The memories of one engine's guests: made, kept for the next guest, given back.
 //!
 //! A range of addresses is kept when its guest has gone, because a new one costs calls of the kernel and a fault for
-//! every page that every program writes. Nothing here touches an address: `raw.rs` does.
+//! every page that a program reads or writes: only what was written is written back. Nothing here touches an address:
+//! `raw.rs` does.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::io;
-use std::ops::Range as Span;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use super::raw::{Grip, Image, PAGE, Range, Region};
+use super::pages::Pages;
+use super::raw::{Grip, Image, Range, Region};
 use super::tank::Tank;
 use crate::sandbox::weave;
 
 /// Regions that are kept for the next interpreter.
 const SPARE: usize = 4;
-/// The most of an image that is kept in place from one interpreter to the next, bytes.
-const HOT: usize = 4 << 20;
-/// Pages that are nearer to each other are written back together: a page costs less than a call of the kernel, which
-/// interrupts every other thread as well.
-const NEAR: usize = 16 * PAGE;
+/// Pages of a range that are written back one by one; a program that wrote more has all of them thrown away, so that
+/// a range at rest keeps no more than 2 MiB.
+const KEPT: usize = 512;
 
 thread_local! {
     /// The size of the next memory that this thread makes, where it is not the image's.
@@ -36,8 +33,9 @@ pub(crate) struct Memories {
     spare: Mutex<Vec<Range>>,
     /// For fuel.
     tanks: Mutex<Vec<Range>>,
-    /// The bytes of the image that every program writes, in order.
-    hot: OnceLock<Vec<Span<usize>>>,
+    pages: Option<Pages>,
+    /// The pages that every program writes.
+    usual: OnceLock<Vec<usize>>,
     /// To itself: memories give their range back.
     me: Weak<Self>,
 }
@@ -49,26 +47,18 @@ impl Memories {
     /// It cannot be opened or mapped.
     pub(crate) fn open(path: &Path) -> io::Result<Arc<Self>> {
         let image = Image::open(path)?;
-        let (spare, tanks, hot) = Default::default();
-        Ok(Arc::new_cyclic(|me| Self { image, spare, tanks, hot, me: me.clone() }))
+        let (spare, tanks, usual) = Default::default();
+        let pages = Pages::open();
+        Ok(Arc::new_cyclic(|me| Self { image, spare, tanks, pages, usual, me: me.clone() }))
     }
 
-    /// Takes the pages that are private in `memory`, in which a small program has run, for those that every program
-    /// writes: from now on they are written back when a memory is recycled, instead of being thrown away and faulted
-    /// in again. `pages` is the process's own page map (Linux, `admin-guide/mm/pagemap.rst`); without it, or where
-    /// they are too many, everything is thrown away as before.
-    pub(crate) fn learn(&self, memory: &Grip, pages: &File) {
-        let count = self.image.size / PAGE;
-        let mut entries = vec![0; count * 8];
-        let at = (memory.base() as usize / PAGE * 8) as u64;
-        if pages.read_exact_at(&mut entries, at).is_err() {
-            return;
-        }
-        let entries = entries.as_chunks::<8>().0.iter().map(|entry| u64::from_ne_bytes(*entry));
-        let hot = spans(entries.map(|entry| entry & (PRESENT | SWAPPED) != 0 && entry & SHARED == 0));
-        if hot.iter().map(ExactSizeIterator::len).sum::<usize>() <= HOT {
+    /// Takes the pages that were written in `memory`, where a small program ran, for those that every program writes:
+    /// new ranges have their own copies from now on, which are mostly made by a thread for which nobody waits.
+    pub(crate) fn learn(&self, memory: &Grip) {
+        let pages = self.pages.as_ref();
+        if let Some(written) = pages.and_then(|pages| pages.written(memory.base().addr(), self.image.size, KEPT)) {
             // Learnt once: whoever comes second has learnt the same.
-            let _ = self.hot.set(hot);
+            let _ = self.usual.set(written);
         }
     }
 
@@ -92,12 +82,21 @@ impl Memories {
         let kept = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let range = match kept {
             Some(range) if range.whole == whole => range,
-            _ => Range::reserve(whole, &self.image)?,
+            _ => self.reserve(whole)?,
         };
         if size > self.image.size {
             range.open(self.image.size, size)?;
         }
         Ok(Region::new(range, reserved, size, false, &self.me))
+    }
+
+    /// A new range, with copies of its own of what every program writes.
+    fn reserve(&self, whole: usize) -> io::Result<Range> {
+        let range = Range::reserve(whole, &self.image)?;
+        if let Some(usual) = self.usual.get() {
+            range.clear(self.image.size, &self.image, Some(usual))?;
+        }
+        Ok(range)
     }
 
     /// A memory for nothing but fuel.
@@ -147,8 +146,9 @@ impl Memories {
 
     /// Takes a range back as it was when it was new.
     pub(super) fn recycle(&self, range: Range, size: usize) {
-        let hot = self.hot.get().map(Vec::as_slice).unwrap_or_default();
-        if range.clear(size, &self.image, hot).is_err() {
+        let pages = self.pages.as_ref();
+        let written = pages.and_then(|pages| pages.written(range.base().addr(), self.image.size, KEPT));
+        if range.clear(size, &self.image, written.as_deref()).is_err() {
             return;
         }
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,60 +158,66 @@ impl Memories {
     }
 }
 
-/// Bits of a page map's entry: in memory, on a swap device, of a file and not of this process alone.
-const PRESENT: u64 = 1 << 63;
-const SWAPPED: u64 = 1 << 62;
-const SHARED: u64 = 1 << 61;
-
-/// The bytes of the pages that are `hot`; those that are near to each other are one span.
-fn spans(hot: impl Iterator<Item = bool>) -> Vec<Span<usize>> {
-    let mut spans: Vec<Span<usize>> = Vec::new();
-    for at in hot.enumerate().filter(|(_, hot)| *hot).map(|(number, _)| number * PAGE) {
-        match spans.last_mut() {
-            Some(last) if at - last.end <= NEAR => last.end = at + PAGE,
-            _ => spans.push(at..at + PAGE),
-        }
-    }
-    spans
-}
-
 #[cfg(test)]
 mod tests {
     use wasmtime::{Engine, Store};
 
+    use super::super::raw::PAGE;
     use super::*;
+
+    /// Pages of an image of which more can be written than are kept.
+    const COUNT: usize = KEPT + 88;
 
     #[test]
     fn a_memory_comes_back_as_the_image_whatever_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");
-        let image: Vec<u8> = (0..64).flat_map(|page| vec![page + 1; PAGE]).collect();
+        let image: Vec<u8> = (0..COUNT).flat_map(|page| vec![(page % 250) as u8 + 1; PAGE]).collect();
         std::fs::write(&path, &image).unwrap();
         let memories = Memories::open(&path).unwrap();
         let new = |size| {
             NEXT.set(size);
-            Grip::new(memories.make(0, 128 * PAGE, PAGE).unwrap())
+            Grip::new(memories.make(0, 2 * COUNT * PAGE, PAGE).unwrap())
         };
         let mut store = Store::new(&Engine::default(), ());
 
+        let unlike = |memory: &Grip, store: &mut Store<()>| {
+            let mut pages = Vec::new();
+            memory.changed(store, |offset, _| pages.push(offset / PAGE));
+            pages
+        };
+        let written = |memory: &Grip| {
+            let pages = memories.pages.as_ref().unwrap();
+            pages.written(memory.base().addr(), image.len(), KEPT).unwrap()
+        };
+
         let small = new(None);
+        let base = small.base();
         for page in [1, 3, 40] {
             assert!(small.write(&mut store, page * PAGE, &[99; PAGE]));
         }
-        memories.learn(&small, &File::open("/proc/self/pagemap").unwrap());
-        assert_eq!(memories.hot.get(), Some(&vec![PAGE..4 * PAGE, 40 * PAGE..41 * PAGE]));
-        let base = small.base();
+        assert_eq!(unlike(&small, &mut store), [1, 3, 40]);
+        assert_eq!(written(&small), [PAGE, 3 * PAGE, 40 * PAGE]);
+        memories.learn(&small);
         drop(small);
 
-        let large = new(Some(72 * PAGE));
+        let large = new(Some((COUNT + 8) * PAGE));
         assert_eq!(large.base(), base, "the range was kept");
-        for page in 0..72 {
+        assert_eq!(written(&large), [PAGE, 3 * PAGE, 40 * PAGE], "and what was written, so that it faults no more");
+        assert_eq!(unlike(&large, &mut store), [0; 0]);
+        for page in 0..COUNT + 8 {
             assert!(large.write(&mut store, page * PAGE, &[77; PAGE]));
         }
         drop(large);
 
-        let again = new(Some(72 * PAGE));
+        let again = new(Some((COUNT + 8) * PAGE));
         assert_eq!(again.base(), base, "the range was kept");
-        again.changed(&mut store, |offset, _| panic!("the page at {offset} is not the image's"));
+        assert_eq!(unlike(&again, &mut store), [0; 0]);
+        assert_eq!(written(&again), [0; 0], "too much to keep");
+
+        let other = new(None);
+        assert_ne!(other.base(), base, "the range is used");
+        assert_eq!(unlike(&other, &mut store), [0; 0]);
+        assert_eq!(written(&other), [PAGE, 3 * PAGE, 40 * PAGE], "what every one writes is its own already");
     }
 }

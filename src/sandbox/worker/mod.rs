@@ -15,6 +15,7 @@ mod lane;
 mod memories;
 mod meter;
 mod noise;
+mod pages;
 mod process;
 mod raw;
 mod seat;
@@ -25,7 +26,6 @@ mod tank;
 mod turn;
 mod watch;
 
-use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -51,8 +51,6 @@ pub(crate) struct Worker {
     spares: Spares,
     seats: Seats,
     watchman: Watchman,
-    /// Memories give their addresses back to it.
-    memories: Option<Arc<Memories>>,
 }
 
 impl Worker {
@@ -71,24 +69,23 @@ impl Worker {
         let guest = engine::linked(&engine, &code).map_err(told)?;
         // Started once before the lock: nothing that a first start opens or maps can be had behind it.
         spare::start(&engine, &guest, None).map_err(told)?;
-        let pages = File::open("/proc/self/pagemap").ok();
         lock()?;
         let watchman = Watchman::start().map_err(|error| format!("its watchman: {error}"))?;
-        let worker = Self { spares: Spares::open(engine, guest), seats: Seats::default(), watchman, memories };
-        if let Some(pages) = pages {
-            worker.warm(&pages);
+        let worker = Self { spares: Spares::open(engine, guest), seats: Seats::default(), watchman };
+        if let Some(memories) = memories {
+            worker.warm(&memories);
         }
         Ok(worker)
     }
 
     /// Runs a small program of ours once, to learn what every program writes; without that all works, only slower.
-    fn warm(&self, pages: &File) {
-        let (Some(memories), Ok(runtime)) = (&self.memories, turn::runtime()) else { return };
+    fn warm(&self, memories: &Memories) {
+        let Ok(runtime) = turn::runtime() else { return };
         let Ok(mut live) = Live::start(&runtime, &self.spares, System::nothing(), Noise::default()) else { return };
         if live.aside(&runtime, "print(1 + 1)", seat::NOTHING).is_ok()
             && let Some(memory) = &live.grip
         {
-            memories.learn(memory, pages);
+            memories.learn(memory);
         }
     }
 

@@ -13,7 +13,6 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
-use std::ops::Range as Span;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -127,6 +126,11 @@ impl Range {
         Ok(range)
     }
 
+    /// Where it lies.
+    pub(super) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
     fn at(&self, offset: usize) -> *mut c_void {
         self.base.as_ptr().wrapping_add(offset).cast()
     }
@@ -138,19 +142,18 @@ impl Range {
         Ok(())
     }
 
-    /// Makes the first `size` bytes what they were when they were new: the image in `hot` by writing it there, the
-    /// rest by forgetting what was written, and closes those behind the image.
-    pub(super) fn clear(&self, size: usize, image: &Image, hot: &[Span<usize>]) -> io::Result<()> {
-        let mut from = 0;
-        for span in hot {
-            self.forget(from, span.start)?;
-            let content = image.bytes().get(span.clone()).ok_or(io::ErrorKind::InvalidData)?;
-            // SAFETY: `span` lies within the image, which lies at the range's start, readable and writable; nobody
+    /// Makes the first `size` bytes what they were when they were new: the image's pages in `written`, which are all
+    /// that were, by writing the image there, or where that is not known by forgetting them, and those behind the
+    /// image by forgetting and closing them.
+    pub(super) fn clear(&self, size: usize, image: &Image, written: Option<&[usize]>) -> io::Result<()> {
+        for offset in written.unwrap_or_default() {
+            let content = image.bytes().get(*offset..).and_then(|rest| rest.get(..PAGE));
+            let content = content.ok_or(io::ErrorKind::InvalidData)?;
+            // SAFETY: the page lies within the image, which lies at the range's start, readable and writable; nobody
             // else looks at these addresses (see `forget`), and the image is another mapping.
-            unsafe { ptr::copy_nonoverlapping(content.as_ptr(), self.at(span.start).cast(), content.len()) };
-            from = span.end;
+            unsafe { ptr::copy_nonoverlapping(content.as_ptr(), self.at(*offset).cast(), PAGE) };
         }
-        self.forget(from, size)?;
+        self.forget(if written.is_some() { image.size } else { 0 }, size)?;
         if size > image.size {
             // SAFETY: the region's last owner has gone, so that nobody looks at these addresses of our own.
             unsafe { mprotect(self.at(image.size), size - image.size, MprotectFlags::empty())? };
@@ -195,7 +198,7 @@ impl Region {
     }
 
     fn base(&self) -> *mut u8 {
-        self.range.as_ref().map_or(ptr::null_mut(), |range| range.base.as_ptr())
+        self.range.as_ref().map_or(ptr::null_mut(), Range::base)
     }
 }
 

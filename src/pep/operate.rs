@@ -11,7 +11,7 @@ use super::{Durable, Gate, GateFault, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Bar, Standing};
 use crate::model::{
-    Action, Amounts, CallId, Digest, Evidence, Giver, Happened, Lifts, Name, Reason, ReasonCode, Subject,
+    Action, Amounts, CallId, Digest, Evidence, Giver, Happened, Lifts, Name, Reason, ReasonCode, Subject, Timestamp,
 };
 use crate::pip::Meter;
 use crate::policy::Budget;
@@ -115,9 +115,9 @@ impl Gate {
         let (account, by, from) = (account.to_string(), by.to_owned(), from.clone());
         if revoke {
             self.revocations.fetch_add(1, Ordering::SeqCst);
-            return self.put(locked, Body::Revoke { account, by, from });
+            return self.put(locked, at, Body::Revoke { account, by, from });
         }
-        self.put(locked, Body::Freeze { account, by, from })
+        self.put(locked, at, Body::Freeze { account, by, from })
     }
 
     /// Lifts what stops an account, durably; false when there was nothing to lift.
@@ -129,8 +129,9 @@ impl Gate {
         if !locked.state.ledger.thaw(account, lifts) {
             return Ok(false);
         }
-        let (account, by, from) = (account.to_string(), by.to_owned(), from.clone());
-        self.put(locked, Body::Thaw { account, by, from, lifts }).map(|()| true)
+        let (at, account) = (self.now(&locked), account.to_string());
+        let (by, from) = (by.to_owned(), from.clone());
+        self.put(locked, at, Body::Thaw { account, by, from, lifts }).map(|()| true)
     }
 
     /// Why nothing was lifted.
@@ -231,7 +232,7 @@ impl Gate {
         let at = self.now(&locked);
         locked.state.ledger.reconcile(call, posted, at).map_err(|fault| refused(fault.to_string()))?;
         let body = Body::Reconcile { call: call.clone(), posted, by: by.to_owned() };
-        self.put(locked, body)?;
+        self.put(locked, at, body)?;
         Ok(posted)
     }
 
@@ -246,7 +247,7 @@ impl Gate {
         let (call, at) = (work.call().id.clone(), self.now(&locked));
         let posted = locked.state.ledger.post_part(&call, part, used, at);
         let Some(settled) = posted.map_err(|fault| refused(fault.to_string()))? else { return Ok(()) };
-        self.put(locked, Body::Part { call, part, posted: settled.posted })
+        self.put(locked, at, Body::Part { call, part, posted: settled.posted })
     }
 
     /// True when a call with this id was ever admitted or refused. A closed gate knows every call.
@@ -306,9 +307,9 @@ impl Gate {
         .1
     }
 
-    /// Writes an entry about what was just done under the lock, and waits until it is durable.
-    fn put(&self, mut locked: Locked<'_>, body: Body) -> Result<(), GateFault> {
-        let at = self.now(&locked);
+    /// Writes an entry about what was just done under the lock at `at`, and waits until it is durable. The state has that
+    /// very time: a later one in the entry would make another state of it after a restart.
+    fn put(&self, mut locked: Locked<'_>, at: Timestamp, body: Body) -> Result<(), GateFault> {
         let (_, ticket) = self.write(&mut locked, at, body);
         drop(locked);
         self.wait(Some(ticket))

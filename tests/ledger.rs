@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use weir::ledger::{AccountId, Ledger, Limit, PartFault, ReconcileFault, ReplayFault, Settled, Shortfall, Tier};
-use weir::model::{Amounts, CallId, Excess, KINDS, Kind, Millis, Name, Nature, OnCrash, Subject, Timestamp, Window};
+use weir::model::{
+    Amounts, CallId, Excess, Giver, KINDS, Kind, Lifts, Millis, Name, Nature, OnCrash, Subject, Timestamp, Window,
+};
 
 const KINDS_TRIED: [Kind; 5] = [Kind::Calls, Kind::MemoryBytes, Kind::MicroUsd, Kind::Fuel, Kind::Jobs];
 
@@ -58,9 +60,9 @@ enum Step {
     Expire(u8),
     Reconcile(u8, [u64; 5]),
     Refuse(u8),
-    /// Freezes or revokes the account of a subject that stands there in its path.
-    Bar(u8, u8, bool),
-    Thaw(u8, u8),
+    /// Freezes or revokes the account of a subject that stands there in its path, at this gate or from the office.
+    Bar(u8, u8, bool, Giver),
+    Thaw(u8, u8, Lifts),
     Raise(u8, u8, u64),
 }
 
@@ -79,10 +81,18 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..24u8).prop_map(Step::Expire),
         2 => (0..24u8, five()).prop_map(|(id, used)| Step::Reconcile(id, used)),
         2 => (0..24u8).prop_map(Step::Refuse),
-        1 => (0..32u8, 1..8u8, any::<bool>()).prop_map(|(who, at, revoked)| Step::Bar(who, at, revoked)),
-        1 => (0..32u8, 1..8u8).prop_map(|(who, at)| Step::Thaw(who, at)),
+        1 => (0..32u8, 1..8u8, 0..4u8, giver()).prop_map(|(who, at, dice, from)| Step::Bar(who, at, dice == 0, from)),
+        1 => (0..32u8, 1..8u8, lifts()).prop_map(|(who, at, lifts)| Step::Thaw(who, at, lifts)),
         1 => (0..32u8, 0..8u8, 0..30u64).prop_map(|(who, at, by)| Step::Raise(who, at, by)),
     ]
+}
+
+fn giver() -> impl Strategy<Value = Giver> {
+    prop_oneof![Just(Giver::Here), Just(Giver::Office)]
+}
+
+fn lifts() -> impl Strategy<Value = Lifts> {
+    prop_oneof![Just(Lifts::All), Just(Lifts::Own), Just(Lifts::Round)]
 }
 
 fn limits() -> impl Strategy<Value = Vec<Limit>> {
@@ -109,6 +119,13 @@ enum Change {
     Minus(Amounts),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Own,
+    Round,
+    Revoked,
+}
+
 /// The twin: a list of everything that ever happened, summed anew at every question.
 #[derive(Default)]
 struct Twin {
@@ -117,7 +134,8 @@ struct Twin {
     open: BTreeMap<u8, (u8, Amounts, u64, Amounts)>,
     changes: Vec<(u8, Change)>,
     doubts: BTreeMap<u8, (u8, Amounts)>,
-    bars: BTreeMap<AccountId, bool>,
+    /// What stops accounts, by the side that did it.
+    bars: BTreeSet<(AccountId, Side)>,
     raised: Vec<(String, AccountId, u64)>,
 }
 
@@ -167,7 +185,7 @@ impl Twin {
             |l: &Limit| path.iter().filter(|id| id.tier() == l.tier).all(|id| want.of(l.kind) <= self.left_of(id, l));
         let counts =
             |kind: &Kind| kind.row().nature == Nature::Peak || want.of(*kind) <= self.left(&path[0], *kind, u64::MAX);
-        let open = !path.iter().any(|id| self.bars.contains_key(id));
+        let open = !path.iter().any(|id| self.bars.iter().any(|(barred, _)| barred == id));
         open && !self.used.contains(&id) && limits.iter().all(within) && KINDS_TRIED.iter().all(counts)
     }
 }
@@ -180,8 +198,8 @@ enum Line {
     Outcome(u8, Amounts),
     Unknown(u8, Amounts),
     Reconcile(u8, Amounts),
-    Bar(AccountId, bool),
-    Thaw(AccountId),
+    Bar(AccountId, bool, Giver),
+    Thaw(AccountId, Lifts),
     Raise(String, AccountId, Amounts),
 }
 
@@ -228,19 +246,32 @@ impl Walk {
                 self.ledger.refuse(&call(id));
                 self.twin.used.insert(id);
             }
-            Step::Bar(who, at, revoked) => {
+            Step::Bar(who, at, revoked, ref from) => {
                 let account = account(who, at);
-                self.ledger.bar(&account, revoked, "test", T);
-                *self.twin.bars.entry(account.clone()).or_default() |= revoked;
-                self.lines.push(Line::Bar(account, revoked));
+                let side = if from.is_here() { Side::Own } else { Side::Round };
+                let for_good = self.twin.bars.contains(&(account.clone(), Side::Revoked));
+                let side = if revoked { Side::Revoked } else { side };
+                let new = !for_good && self.twin.bars.insert((account.clone(), side));
+                assert_eq!(self.ledger.bar(&account, revoked, "test", from, T), new);
+                if new {
+                    self.lines.push(Line::Bar(account, revoked, from.clone()));
+                }
             }
-            Step::Thaw(who, at) => {
+            Step::Thaw(who, at, lifts) => {
                 let account = account(who, at);
-                let frozen = self.twin.bars.get(&account) == Some(&false);
-                assert_eq!(self.ledger.thaw(&account), frozen);
-                if frozen {
-                    self.twin.bars.remove(&account);
-                    self.lines.push(Line::Thaw(account));
+                let sides = match lifts {
+                    Lifts::All => vec![Side::Own, Side::Round],
+                    Lifts::Own => vec![Side::Own],
+                    Lifts::Round => vec![Side::Round],
+                };
+                let before = self.twin.bars.len();
+                if !self.twin.bars.contains(&(account.clone(), Side::Revoked)) {
+                    self.twin.bars.retain(|(barred, side)| *barred != account || !sides.contains(side));
+                }
+                let lifted = self.twin.bars.len() < before;
+                assert_eq!(self.ledger.thaw(&account, lifts), lifted);
+                if lifted {
+                    self.lines.push(Line::Thaw(account, lifts));
                 }
             }
             Step::Raise(who, at, by) => {
@@ -264,7 +295,9 @@ impl Walk {
                 assert!(wanted > left && *wanted == want.of(*kind), "{got:?}");
             }
             Err(Shortfall::Closed { account, revoked }) => {
-                assert!(AccountId::path(&subject(who)).contains(account) && self.twin.bars[account] == *revoked);
+                assert!(AccountId::path(&subject(who)).contains(account));
+                assert!(self.twin.bars.iter().any(|(barred, _)| barred == account));
+                assert_eq!(self.twin.bars.contains(&(account.clone(), Side::Revoked)), *revoked);
             }
             Err(Shortfall::Duplicate) => assert!(self.twin.used.contains(&id)),
             Ok(_) => {
@@ -400,8 +433,8 @@ fn folded(lines: &[Line]) -> Ledger {
             Line::Outcome(id, posted) => ledger.replay_outcome(&call(id), posted, T).unwrap(),
             Line::Unknown(id, posted) => ledger.replay_unknown(&call(id), posted, T).unwrap(),
             Line::Reconcile(id, posted) => ledger.reconcile(&call(id), posted, T).unwrap(),
-            Line::Bar(account, revoked) => ledger.bar(&account, revoked, "test", T),
-            Line::Thaw(account) => assert!(ledger.thaw(&account)),
+            Line::Bar(account, revoked, from) => assert!(ledger.bar(&account, revoked, "test", &from, T)),
+            Line::Thaw(account, lifts) => assert!(ledger.thaw(&account, lifts)),
             Line::Raise(budget, account, by) => ledger.raise(&budget, &account, by, Window::Total, T),
         }
     }
@@ -716,18 +749,40 @@ fn what_is_closed_takes_nothing_new_and_a_revocation_is_for_good() {
     let one = Amounts::ZERO.with(Kind::Calls, 1);
     let path = AccountId::path(&subject(0));
     ledger.reserve(&call(1), &subject(0), one, &[], T).unwrap();
-    ledger.bar(&path[2], false, "ops", T);
+    ledger.bar(&path[2], false, "ops", &Giver::Here, T);
     let closed = ledger.reserve(&call(2), &subject(0), one, &[], T).unwrap_err();
     assert_eq!(closed, Shortfall::Closed { account: path[2].clone(), revoked: false });
     ledger.reserve(&call(3), &subject(2), one, &[], T).expect("another session");
     assert!(ledger.settle(&call(1), one, T).is_some(), "what runs is settled");
-    assert!(ledger.thaw(&path[2]));
+    assert!(ledger.thaw(&path[2], Lifts::All));
     ledger.reserve(&call(2), &subject(0), one, &[], T).unwrap();
-    ledger.bar(&path[1], true, "ops", T);
-    ledger.bar(&path[1], false, "ops", T);
-    assert!(!ledger.thaw(&path[1]));
+    assert!(ledger.bar(&path[1], true, "ops", &Giver::Here, T));
+    assert!(!ledger.bar(&path[1], false, "ops", &Giver::Office, T));
+    assert!(!ledger.thaw(&path[1], Lifts::All));
     let closed = ledger.reserve(&call(4), &subject(0), one, &[], T).unwrap_err();
     assert_eq!(closed, Shortfall::Closed { account: path[1].clone(), revoked: true });
+}
+
+#[test]
+fn what_one_side_has_stopped_the_other_does_not_let_go_on() {
+    let mut ledger = Ledger::default();
+    let one = Amounts::ZERO.with(Kind::Calls, 1);
+    let session = &AccountId::path(&subject(0))[2];
+    let other = Giver::Gate("other".into());
+    assert!(ledger.bar(session, false, "alarm", &Giver::Here, T));
+    assert!(ledger.bar(session, false, "them", &other, T));
+    assert!(!ledger.bar(session, false, "them again", &other, T));
+    assert_eq!(ledger.bars().count(), 1, "one account");
+    assert!(ledger.thaw(session, Lifts::Round));
+    assert!(!ledger.thaw(session, Lifts::Round));
+    assert_eq!(ledger.barred(session).map(|bar| bar.by.as_str()), Some("alarm"));
+    assert!(ledger.reserve(&call(1), &subject(0), one, &[], T).is_err());
+    assert!(ledger.bar(session, false, "them", &other, T));
+    assert!(ledger.thaw(session, Lifts::Own));
+    assert_eq!(ledger.barred(session).map(|bar| &bar.from), Some(&other));
+    assert!(ledger.reserve(&call(1), &subject(0), one, &[], T).is_err());
+    assert!(ledger.thaw(session, Lifts::All));
+    ledger.reserve(&call(1), &subject(0), one, &[], T).unwrap();
 }
 
 #[test]

@@ -11,9 +11,9 @@ use support::{Break, Host, Line, Seeded, World, call, name, program, step, tool}
 use weir::audit::{Body, Entry};
 use weir::ledger::AccountId;
 use weir::model::{
-    Action, Amounts, Call, CallId, Effect, KINDS, Kind, Nature, OnCrash, Resource, Subject, Timestamp, Window,
+    Action, Amounts, Call, CallId, Effect, Giver, KINDS, Kind, Nature, OnCrash, Resource, Subject, Timestamp, Window,
 };
-use weir::pep::port::Approval;
+use weir::pep::port::{Approval, Order};
 use weir::pep::{Answer, Gate, GateFault};
 use weir::policy::{Policy, Scope};
 
@@ -22,6 +22,20 @@ use weir::policy::{Policy, Scope};
 struct Sum {
     posted: Amounts,
     pending: Amounts,
+}
+
+/// What stops an account.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    Own,
+    Round,
+    ForGood,
+}
+
+impl Stop {
+    fn of(from: &Giver) -> Self {
+        if from.is_here() { Self::Own } else { Self::Round }
+    }
 }
 
 /// Folds the entries and checks after every one of them that no limit is passed.
@@ -34,8 +48,8 @@ struct Books {
     reserved: BTreeMap<CallId, (Subject, u64, Amounts)>,
     /// Tranches in windows: budget, account, when, how much.
     granted: Vec<(String, String, u64, u64)>,
-    /// Accounts that take nothing new, and whether for good.
-    barred: BTreeMap<String, bool>,
+    /// What stops accounts: by whom, and whether for good.
+    barred: BTreeSet<(String, Stop)>,
     doubts: BTreeMap<CallId, (Subject, Amounts)>,
     last: Timestamp,
     read: usize,
@@ -52,7 +66,7 @@ impl Books {
                     self.held.insert(call.id.clone(), (call.subject.clone(), *held));
                     self.reserved.insert(call.id.clone(), (call.subject.clone(), entry.at.0, *held));
                     let path = AccountId::path(&call.subject);
-                    let closed = path.iter().find(|id| self.barred.contains_key(id.as_str()));
+                    let closed = path.iter().find(|id| self.barred.iter().any(|(barred, _)| barred == id.as_str()));
                     assert!(closed.is_none(), "entry {}: {} runs on {closed:?}", entry.seq, call.id);
                 }
                 Body::Outcome(outcome) => {
@@ -73,11 +87,11 @@ impl Books {
                     let by = by.iter().map(|(_, amount)| amount).sum::<u64>();
                     *self.raised.entry((budget.clone(), account.clone())).or_default() += by;
                 }
-                Body::Freeze { account, .. } => *self.barred.entry(account.clone()).or_default() |= false,
-                Body::Revoke { account, .. } => *self.barred.entry(account.clone()).or_default() |= true,
-                Body::Thaw { account, .. } => {
-                    assert_eq!(self.barred.remove(account), Some(false), "entry {}: {account}", entry.seq);
+                Body::Freeze { account, from, .. } => {
+                    assert!(self.barred.insert((account.clone(), Stop::of(from))), "entry {}: {account}", entry.seq);
                 }
+                Body::Revoke { account, .. } => drop(self.barred.insert((account.clone(), Stop::ForGood))),
+                Body::Thaw { account, from, .. } => self.thaw(account, from, entry.seq),
                 Body::Part { .. } => panic!("entry {}: nobody did that", entry.seq),
                 Body::Reconcile { call, posted, .. } => self.reconcile(call, *posted),
                 Body::Ask { .. } | Body::Answer { .. } | Body::Bypass { .. } => {}
@@ -94,6 +108,14 @@ impl Books {
             }
             self.read += 1;
         }
+    }
+
+    /// Whoever lets an account go on lifts something, and another gate only what an order has stopped that went round.
+    fn thaw(&mut self, account: &str, from: &Giver, seq: u64) {
+        let of = |stop| (account.to_owned(), stop);
+        assert!(!self.barred.contains(&of(Stop::ForGood)), "entry {seq}: {account}");
+        let own = !matches!(from, Giver::Gate(_)) && self.barred.remove(&of(Stop::Own));
+        assert!(self.barred.remove(&of(Stop::Round)) || own, "entry {seq}: {account}");
     }
 
     fn end(&mut self, id: &CallId, posted: Amounts, doubtful: bool) {
@@ -271,8 +293,8 @@ impl Sim {
         // The organisation is never closed for good: nothing would be left to look at.
         let account = &path[1 + seed.below(3) as usize];
         let done = match seed.below(6) {
-            0 | 1 => self.gate().freeze(account, "operator"),
-            2 | 3 => self.gate().thaw(account, "operator"),
+            0 | 1 => self.gate().heed(Order::Freeze, account, "somebody", &giver(seed)),
+            2 | 3 => self.gate().heed(Order::Thaw, account, "somebody", &giver(seed)),
             4 if seed.one_in(4) => self.gate().revoke(account, "operator"),
             4 => {
                 let budgets = &self.policy.budgets;
@@ -324,6 +346,8 @@ impl Sim {
                 assert_eq!((balance.posted, balance.pending), (sum.posted, sum.pending), "{}", balance.account);
             }
             assert_eq!(self.gate().entries(), self.world.store.count());
+            let barred: BTreeSet<String> = self.gate().bars().iter().map(|(account, _)| account.to_string()).collect();
+            assert_eq!(barred, self.books.barred.iter().map(|(account, _)| account.clone()).collect());
         }
         let mut ran = self.line.host.ids();
         let runs = ran.len();
@@ -353,6 +377,15 @@ fn seen(gate: &Gate) -> String {
     let receipts = serde_json::to_string(&gate.receipts(None, 1_000)).unwrap();
     let scores = serde_json::to_string(&gate.scores()).unwrap();
     format!("{}\n{facts:?}\n{scores}\n{receipts}", serde_json::to_string(&gate.balances()).unwrap())
+}
+
+/// Its own operator, the office, or another gate.
+fn giver(seed: &mut Seeded) -> Giver {
+    match seed.below(4) {
+        0 | 1 => Giver::Here,
+        2 => Giver::Office,
+        _ => Giver::Gate("other".to_owned()),
+    }
 }
 
 /// One of four subjects: two agents, two sessions, of which one pair shares a name.

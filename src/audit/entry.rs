@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Chain, Key, PublicKey, Question, Receipt, Verdict};
-use crate::model::{Amounts, Call, CallId, Digest, Evidence, Name, Pot, Subject, Timestamp, Watch, Window, canonical};
+use crate::model::{
+    Amounts, Call, CallId, Digest, Evidence, Giver, Lifts, Name, Pot, Subject, Timestamp, Watch, Window, canonical,
+};
 
 /// One entry: its place in the chain, when, and what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,6 +111,9 @@ pub enum Body {
         account: String,
         /// Who did it, and how.
         by: String,
+        /// At which gate, or from the office; absent where it was given at this gate.
+        #[serde(default, skip_serializing_if = "Giver::is_here")]
+        from: Giver,
     },
     /// A frozen account goes on.
     Thaw {
@@ -116,6 +121,12 @@ pub enum Body {
         account: String,
         /// Who did it, and how.
         by: String,
+        /// At which gate, or from the office; absent where it was given at this gate.
+        #[serde(default, skip_serializing_if = "Giver::is_here")]
+        from: Giver,
+        /// What was lifted; absent where it was everything that stopped the account.
+        #[serde(default, skip_serializing_if = "Lifts::is_all")]
+        lifts: Lifts,
     },
     /// An account was closed for good.
     Revoke {
@@ -123,6 +134,9 @@ pub enum Body {
         account: String,
         /// Who did it, and how.
         by: String,
+        /// At which gate, or from the office; absent where it was given at this gate.
+        #[serde(default, skip_serializing_if = "Giver::is_here")]
+        from: Giver,
     },
     /// A client told that something ran past the gate. It holds and posts nothing.
     Bypass {
@@ -259,5 +273,34 @@ mod tests {
         let body: Body = serde_json::from_str(raised).unwrap();
         assert!(matches!(&body, Body::Raise { window: Window::Every(Millis(1)), .. }));
         assert_eq!(canonical(&body), raised);
+    }
+
+    #[test]
+    fn who_gave_an_order_is_read_as_it_was_written_and_an_older_entry_is_the_gates_own() {
+        let (here, gate) = (Giver::Here, Giver::Gate("g1".into()));
+        let told = [
+            (r#"{"account":"o","by":"me","kind":"freeze"}"#, &here, None),
+            (r#"{"account":"o","by":"me","from":"office","kind":"freeze"}"#, &Giver::Office, None),
+            (r#"{"account":"o","by":"me","from":{"gate":"g1"},"kind":"revoke"}"#, &gate, None),
+            (r#"{"account":"o","by":"me","kind":"thaw"}"#, &here, Some(Lifts::All)),
+            (r#"{"account":"o","by":"me","kind":"thaw","lifts":"own"}"#, &here, Some(Lifts::Own)),
+            (
+                r#"{"account":"o","by":"me","from":{"gate":"g1"},"kind":"thaw","lifts":"round"}"#,
+                &gate,
+                Some(Lifts::Round),
+            ),
+        ];
+        for (text, giver, lifted) in told {
+            let body: Body = serde_json::from_str(text).unwrap();
+            assert_eq!(canonical(&body), text);
+            let (from, lifts) = match body {
+                Body::Freeze { from, .. } | Body::Revoke { from, .. } => (from, None),
+                Body::Thaw { from, lifts, .. } => (from, Some(lifts)),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((&from, lifts), (giver, lifted));
+        }
+        let unknown = r#"{"account":"o","by":"me","from":"elsewhere","kind":"thaw"}"#;
+        assert!(serde_json::from_str::<Body>(unknown).is_err());
     }
 }

@@ -199,6 +199,7 @@ fn on(place: &Place, what: &str, account: &str, done: &str) -> Result<(Value, St
     let account = checked(account)?;
     let answer = place.change(what, &json!({"account": account}))?;
     let whereof = match answer["reach"].as_str() {
+        Some("gates") if what == "thaw" => ", at every gate that has not stopped it for itself",
         Some("gates") => ", at every gate",
         Some("store") => {
             ", at the gate of this store alone; its shared budgets are other gates' too: `weir store` orders all of them"

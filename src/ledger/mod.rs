@@ -9,6 +9,7 @@
 
 mod account;
 mod allowance;
+mod bar;
 mod meter;
 mod node;
 mod operator;
@@ -20,7 +21,7 @@ mod used;
 pub use crate::model::Tier;
 pub use account::{Account, AccountId, Balance, NoAccount};
 pub use allowance::Allowance;
-pub use operator::Bar;
+pub use bar::Bar;
 pub(crate) use operator::named;
 pub use reservation::{Limit, PartFault, ReconcileFault, ReplayFault, Reservation, Settled, Shortfall, Standing};
 pub use used::Print;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Amounts, CallId, KINDS, Kind, Pot, Subject, Timestamp, Watch};
 use account::Path;
+use bar::Bars;
 use node::{Node, sums};
 use operator::Watched;
 use settle::{Doubt, Held};
@@ -53,7 +55,7 @@ pub struct Ledger {
     watched: Vec<Watched>,
     /// Tranches that a person granted for good: by budget and account.
     tranches: BTreeMap<String, BTreeMap<AccountId, Amounts>>,
-    bars: BTreeMap<AccountId, Bar>,
+    bars: BTreeMap<AccountId, Bars>,
     /// What was drawn of budgets that several gates share.
     #[serde(with = "allowance::listed")]
     allowances: BTreeMap<Pot, u64>,
@@ -74,7 +76,7 @@ struct Stored {
     doubts: BTreeMap<CallId, Doubt>,
     watched: Vec<Watched>,
     tranches: BTreeMap<String, BTreeMap<AccountId, Amounts>>,
-    bars: BTreeMap<AccountId, Bar>,
+    bars: BTreeMap<AccountId, Bars>,
     #[serde(with = "allowance::listed")]
     allowances: BTreeMap<Pot, u64>,
     last: Timestamp,

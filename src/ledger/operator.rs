@@ -5,20 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::{AccountId, Path};
+use super::bar::Bar;
 use super::reservation::{Limit, Standing};
 use super::{Ledger, ReplayFault};
-use crate::model::{Amounts, Subject, Timestamp, Watch, Window};
-
-/// That an account takes nothing new, and since when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bar {
-    /// True when it is for good; false when it can be thawed.
-    pub revoked: bool,
-    /// Who did it, and how.
-    pub by: String,
-    /// When.
-    pub since: Timestamp,
-}
+use crate::model::{Amounts, Giver, Lifts, Subject, Timestamp, Watch, Window};
 
 /// A window that is counted.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -92,29 +82,37 @@ impl Ledger {
         }
     }
 
-    /// Lets nothing new below `account`, until it is thawed or, when `revoked`, for good. What is revoked
-    /// stays so.
-    pub fn bar(&mut self, account: &AccountId, revoked: bool, by: &str, at: Timestamp) {
-        let bar = Bar { revoked, by: by.to_owned(), since: self.tick(at) };
-        match self.bars.get_mut(account) {
-            Some(before) if before.revoked || !revoked => {}
-            Some(before) => *before = bar,
-            None => drop(self.bars.insert(account.clone(), bar)),
+    /// Lets nothing new below `account`, until what `from` has stopped is lifted or, when `revoked`, for good; false when
+    /// it is so already. What is revoked stays so.
+    pub fn bar(&mut self, account: &AccountId, revoked: bool, by: &str, from: &Giver, at: Timestamp) -> bool {
+        if self.bars.get(account).is_some_and(|bars| !bars.lacks(revoked, from)) {
+            return false;
         }
+        let bar = Bar { revoked, by: by.to_owned(), since: self.tick(at), from: from.clone() };
+        self.bars.entry(account.clone()).or_default().add(bar);
+        true
     }
 
-    /// Lets `account` go on; false when it is not frozen, or is revoked.
-    pub fn thaw(&mut self, account: &AccountId) -> bool {
-        let frozen = self.bars.get(account).is_some_and(|bar| !bar.revoked);
-        if frozen {
+    /// Lifts what stops `account`, which goes on when nothing else does; false when there was nothing to lift, or it is
+    /// revoked.
+    pub fn thaw(&mut self, account: &AccountId, lifts: Lifts) -> bool {
+        let Some(bars) = self.bars.get_mut(account) else { return false };
+        let lifted = bars.lift(lifts);
+        if bars.is_empty() {
             self.bars.remove(account);
         }
-        frozen
+        lifted
     }
 
     /// Accounts that are frozen or revoked, in order of id.
     pub fn bars(&self) -> impl Iterator<Item = (&AccountId, &Bar)> {
-        self.bars.iter()
+        self.bars.iter().filter_map(|(account, bars)| Some((account, bars.first()?)))
+    }
+
+    /// That `account` itself is frozen or revoked.
+    #[must_use]
+    pub fn barred(&self, account: &AccountId) -> Option<&Bar> {
+        self.bars.get(account)?.first()
     }
 
     /// The first account of `subject` that takes nothing new, a revoked one before a frozen one.
@@ -124,7 +122,10 @@ impl Ledger {
             return None;
         }
         let path = Path::of(subject);
-        let barred = path.steps().filter_map(|(_, text)| self.bars.get_key_value(text));
+        let barred = path.steps().filter_map(|(_, text)| {
+            let (account, bars) = self.bars.get_key_value(text)?;
+            Some((account, bars.first()?))
+        });
         let (account, bar) =
             barred.reduce(|first, next| if next.1.revoked && !first.1.revoked { next } else { first })?;
         Some((account.clone(), bar.clone()))

@@ -10,6 +10,7 @@ mod decision;
 mod digest;
 mod evidence;
 mod factor;
+mod giver;
 mod grant;
 mod json;
 mod kind;
@@ -30,6 +31,7 @@ pub use decision::{Alternative, Decision, Effect, Obligation};
 pub use digest::Digest;
 pub use evidence::{Evidence, Happened};
 pub use factor::{FACTORS, Factor, FactorRow, Factors, Level};
+pub use giver::{Giver, Lifts};
 pub use grant::{
     Access, Checkpoint, Clock, CodeGrant, CodeLimits, ExecGrant, ExecLimits, Keep, Network, Package, Preopen, Quota,
     Randomness, Record, Scratch, memory_ms,

@@ -10,7 +10,9 @@ use super::port::{JournalFault, Order, Round, Ticket, TreasuryFault};
 use super::{Durable, Gate, GateFault, Reserved};
 use crate::audit::Body;
 use crate::ledger::{AccountId, Bar, Standing};
-use crate::model::{Action, Amounts, CallId, Digest, Evidence, Happened, Name, Reason, ReasonCode, Subject};
+use crate::model::{
+    Action, Amounts, CallId, Digest, Evidence, Giver, Happened, Lifts, Name, Reason, ReasonCode, Subject, Timestamp,
+};
 use crate::pip::Meter;
 use crate::policy::Budget;
 
@@ -26,7 +28,8 @@ pub enum Reach {
 
 impl Gate {
     /// Does what an operator orders about an account, here and at every gate with which this one shares budgets. A stop is
-    /// in force here before the others hear of it.
+    /// in force here before the others hear of it. What goes on where budgets are shared is what this gate has stopped for
+    /// itself and, if the database permits it, what orders have stopped that went round.
     ///
     /// # Errors
     /// [`GateFault::Refused`] when it cannot be done, as [`Gate::freeze`], [`Gate::thaw`] and [`Gate::revoke`] say, or when
@@ -39,9 +42,12 @@ impl Gate {
             fault => GateFault::Alone(alone(order, account, &fault)),
         };
         if order == Order::Thaw {
-            return match treasury.circulate(order, account, by).map_err(reached)? {
-                Round::Done => Ok(Reach::Gates),
-                Round::Needless => self.thaw(account, by).map(|()| Reach::Gates),
+            let round = treasury.circulate(order, account, by).map_err(reached)?;
+            // Only its own: what went round was lifted by following, and what was ordered since then stays.
+            let lifted = self.lift(account, by, &Giver::Here, Lifts::Own)?;
+            return match (lifted, round) {
+                (true, _) | (false, Round::Done) => Ok(Reach::Gates),
+                (false, Round::Needless) => Err(self.unlifted(account)),
             };
         }
         self.follow(order, account, by)?;
@@ -53,10 +59,19 @@ impl Gate {
     /// # Errors
     /// Those of [`Gate::freeze`], [`Gate::thaw`] and [`Gate::revoke`].
     pub fn follow(&self, order: Order, account: &AccountId, by: &str) -> Result<(), GateFault> {
+        self.heed(order, account, by, &Giver::Here)
+    }
+
+    /// Does what an order of `from` says. What this gate has stopped for itself is lifted by no order of another gate, nor
+    /// by one that comes back as this gate's own: whoever speaks to the database may have said so.
+    ///
+    /// # Errors
+    /// Those of [`Gate::freeze`], [`Gate::thaw`] and [`Gate::revoke`].
+    pub fn heed(&self, order: Order, account: &AccountId, by: &str, from: &Giver) -> Result<(), GateFault> {
         match order {
-            Order::Freeze => self.freeze(account, by),
-            Order::Thaw => self.thaw(account, by),
-            Order::Revoke => self.revoke(account, by),
+            Order::Freeze | Order::Revoke => self.stop(order, account, by, from),
+            Order::Thaw if self.lift(account, by, from, from.lifts())? => Ok(()),
+            Order::Thaw => Err(self.unlifted(account)),
         }
     }
 
@@ -65,16 +80,7 @@ impl Gate {
     /// # Errors
     /// [`GateFault::Refused`] when it is revoked already; [`GateFault::Journal`] when it could not be recorded.
     pub fn freeze(&self, account: &AccountId, by: &str) -> Result<(), GateFault> {
-        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
-        match locked.state.ledger.bars().find(|(barred, _)| *barred == account) {
-            Some((_, bar)) if bar.revoked => return Err(refused(format!("`{account}` is revoked for good"))),
-            Some(_) => return Ok(()),
-            None => {}
-        }
-        let at = self.now(&locked);
-        locked.state.ledger.bar(account, false, by, at);
-        let body = Body::Freeze { account: account.to_string(), by: by.to_owned() };
-        self.put(locked, body)
+        self.follow(Order::Freeze, account, by)
     }
 
     /// Lets a frozen account go on.
@@ -83,14 +89,7 @@ impl Gate {
     /// [`GateFault::Refused`] when it is not frozen, or is revoked; [`GateFault::Journal`] when it could not be
     /// recorded.
     pub fn thaw(&self, account: &AccountId, by: &str) -> Result<(), GateFault> {
-        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
-        if !locked.state.ledger.thaw(account) {
-            let revoked = locked.state.ledger.bars().any(|(barred, _)| barred == account);
-            let why = if revoked { "is revoked for good" } else { "is not frozen" };
-            return Err(refused(format!("`{account}` {why}")));
-        }
-        let body = Body::Thaw { account: account.to_string(), by: by.to_owned() };
-        self.put(locked, body)
+        self.follow(Order::Thaw, account, by)
     }
 
     /// Lets nothing new run on `account` or below it any more, and tells what runs there to stop.
@@ -98,15 +97,56 @@ impl Gate {
     /// # Errors
     /// [`GateFault::Journal`] when it could not be recorded.
     pub fn revoke(&self, account: &AccountId, by: &str) -> Result<(), GateFault> {
+        self.follow(Order::Revoke, account, by)
+    }
+
+    /// Freezes or revokes, durably. What was stopped by an order that went round is stopped once more by the gate itself
+    /// and the other way round: either can be lifted alone.
+    fn stop(&self, order: Order, account: &AccountId, by: &str, from: &Giver) -> Result<(), GateFault> {
         let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
-        if locked.state.ledger.bars().any(|(barred, bar)| barred == account && bar.revoked) {
-            return Ok(());
+        let revoke = order == Order::Revoke;
+        if !revoke && locked.state.ledger.barred(account).is_some_and(|bar| bar.revoked) {
+            return Err(for_good(account));
         }
         let at = self.now(&locked);
-        locked.state.ledger.bar(account, true, by, at);
-        self.revocations.fetch_add(1, Ordering::SeqCst);
-        let body = Body::Revoke { account: account.to_string(), by: by.to_owned() };
-        self.put(locked, body)
+        if !locked.state.ledger.bar(account, revoke, by, from, at) {
+            return Ok(());
+        }
+        let (account, by, from) = (account.to_string(), by.to_owned(), from.clone());
+        if revoke {
+            self.revocations.fetch_add(1, Ordering::SeqCst);
+            return self.put(locked, at, Body::Revoke { account, by, from });
+        }
+        self.put(locked, at, Body::Freeze { account, by, from })
+    }
+
+    /// Lifts what stops an account, durably; false when there was nothing to lift.
+    fn lift(&self, account: &AccountId, by: &str, from: &Giver, lifts: Lifts) -> Result<bool, GateFault> {
+        let mut locked = self.lock().map_err(|reason| JournalFault(reason.detail))?;
+        if locked.state.ledger.barred(account).is_some_and(|bar| bar.revoked) {
+            return Err(for_good(account));
+        }
+        if !locked.state.ledger.thaw(account, lifts) {
+            return Ok(false);
+        }
+        let (at, account) = (self.now(&locked), account.to_string());
+        let (by, from) = (by.to_owned(), from.clone());
+        self.put(locked, at, Body::Thaw { account, by, from, lifts }).map(|()| true)
+    }
+
+    /// Why nothing was lifted.
+    fn unlifted(&self, account: &AccountId) -> GateFault {
+        let bar = self.lock().ok().and_then(|locked| locked.state.ledger.barred(account).cloned());
+        refused(match bar {
+            None => format!("`{account}` is not frozen"),
+            Some(bar) if bar.from.is_here() => format!(
+                "`{account}` was stopped by this gate for itself, and only its own operator or the office lets it go on: \
+                 order it at this gate, or `weir store thaw`"
+            ),
+            Some(_) => {
+                format!("`{account}` is stopped by an order that went round all gates: try again, or `weir store thaw`")
+            }
+        })
     }
 
     /// Records that `what` has run past the gate in the session of `subject`, as `by` tells: evidence that raises
@@ -192,7 +232,7 @@ impl Gate {
         let at = self.now(&locked);
         locked.state.ledger.reconcile(call, posted, at).map_err(|fault| refused(fault.to_string()))?;
         let body = Body::Reconcile { call: call.clone(), posted, by: by.to_owned() };
-        self.put(locked, body)?;
+        self.put(locked, at, body)?;
         Ok(posted)
     }
 
@@ -207,7 +247,7 @@ impl Gate {
         let (call, at) = (work.call().id.clone(), self.now(&locked));
         let posted = locked.state.ledger.post_part(&call, part, used, at);
         let Some(settled) = posted.map_err(|fault| refused(fault.to_string()))? else { return Ok(()) };
-        self.put(locked, Body::Part { call, part, posted: settled.posted })
+        self.put(locked, at, Body::Part { call, part, posted: settled.posted })
     }
 
     /// True when a call with this id was ever admitted or refused. A closed gate knows every call.
@@ -267,13 +307,17 @@ impl Gate {
         .1
     }
 
-    /// Writes an entry about what was just done under the lock, and waits until it is durable.
-    fn put(&self, mut locked: Locked<'_>, body: Body) -> Result<(), GateFault> {
-        let at = self.now(&locked);
+    /// Writes an entry about what was just done under the lock at `at`, and waits until it is durable. The state has that
+    /// very time: a later one in the entry would make another state of it after a restart.
+    fn put(&self, mut locked: Locked<'_>, at: Timestamp, body: Body) -> Result<(), GateFault> {
         let (_, ticket) = self.write(&mut locked, at, body);
         drop(locked);
         self.wait(Some(ticket))
     }
+}
+
+fn for_good(account: &AccountId) -> GateFault {
+    refused(format!("`{account}` is revoked for good"))
 }
 
 fn refused(why: String) -> GateFault {

@@ -15,7 +15,7 @@ use crate::model::{Digest, canonical};
 
 /// Another number whenever the same entries give another state, or a state is written in another way: an
 /// older snapshot is left aside then, and the journal is read from its start once.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What the newest snapshot stands for.
 #[derive(Clone, Debug, Default)]

@@ -66,10 +66,10 @@ impl State {
                 self.lasts(&entry.body);
             }
             Body::Ask { .. } | Body::Answer { .. } | Body::Raise { .. } => self.asked(at, &entry.body)?,
-            Body::Freeze { account, by } => self.ledger.bar(&named(account)?, false, by, at),
-            Body::Revoke { account, by } => self.ledger.bar(&named(account)?, true, by, at),
+            Body::Freeze { account, by, from } => drop(self.ledger.bar(&named(account)?, false, by, from, at)),
+            Body::Revoke { account, by, from } => drop(self.ledger.bar(&named(account)?, true, by, from, at)),
             Body::Bypass { account, evidence, .. } => self.reported(named(account)?, evidence),
-            Body::Thaw { account, .. } => drop(self.ledger.thaw(&named(account)?)),
+            Body::Thaw { account, lifts, .. } => drop(self.ledger.thaw(&named(account)?, *lifts)),
             Body::Part { call, part, posted } => self.ledger.replay_part(call, *part, *posted, at)?,
             Body::Reconcile { call, posted, .. } => self.ledger.reconcile(call, *posted, at)?,
             Body::Allowance { pot, held } => self.ledger.allow(pot, held.of(pot.kind)),
@@ -198,7 +198,7 @@ fn session_of(subject: &Subject) -> AccountId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Happened, Kind, Millis, Resource, Tier, Watch, Window};
+    use crate::model::{Giver, Happened, Kind, Lifts, Millis, Resource, Tier, Watch, Window};
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -263,7 +263,11 @@ mod tests {
             Body::Part { call: name("one"), part: 1, posted: Amounts::ZERO.with(Kind::MicroUsd, 30) },
             Body::Expire { call: name("two"), posted: held(7), evidence: evidence(Timestamp(9)) },
             Body::Bypass { account: "o/a/s".to_owned(), by: by.clone(), evidence: reported },
-            Body::Freeze { account, by },
+            Body::Freeze { account: account.clone(), by: by.clone(), from: Giver::Here },
+            Body::Freeze { account: account.clone(), by: by.clone(), from: Giver::Gate("g".into()) },
+            Body::Thaw { account: account.clone(), by: by.clone(), from: Giver::Gate("g".into()), lifts: Lifts::Round },
+            Body::Freeze { account: "o".into(), by: by.clone(), from: Giver::Office },
+            Body::Revoke { account: "o".into(), by, from: Giver::Here },
         ]
     }
 

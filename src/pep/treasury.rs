@@ -78,7 +78,7 @@ impl Order {
 pub enum Round {
     /// Every gate has followed it, or accepts nothing any more.
     Done,
-    /// There is nothing to undo elsewhere: no order about this account has ever gone round.
+    /// There is nothing to undo elsewhere: no order that went round stops this account.
     Needless,
 }
 
@@ -115,7 +115,7 @@ pub trait Treasury: Send + Sync {
     fn claim(&self, claim: &Claim<'_>) -> Result<Holding, TreasuryFault>;
 
     /// Gives `order` on `account` to every gate, this one too, and returns once each has followed it durably or accepts
-    /// nothing any more. A gate may stop what it likes; it may let go on only what it was the last to stop.
+    /// nothing any more. A gate may stop what it likes; it may let go on only what nobody else has stopped so.
     ///
     /// # Errors
     /// [`TreasuryFault`]. After [`TreasuryFault::Unreachable`] the order may stand and be followed by each gate in turn.

@@ -111,13 +111,13 @@ impl Round {
     }
 
     fn follow(&self, order: &Circular) -> Result<(), TreasuryFault> {
-        let Circular { number, what, account, by } = order;
+        let Circular { number, what, account, by, from } = order;
         let unclear =
             || TreasuryFault::Unreachable(format!("order {number} (`{what}` of `{account}`) is not understood"));
         let account = AccountId::parse(account).map_err(|_| unclear())?;
         let order = Order::from_word(what).ok_or_else(unclear)?;
-        match self.gate.follow(order, &account, by) {
-            // It is so already, or is stronger already.
+        match self.gate.heed(order, &account, by, from) {
+            // It is so already, or is stronger already; or stays stopped because the gate has stopped it for itself.
             Ok(()) | Err(GateFault::Refused(_)) => Ok(()),
             Err(fault) => Err(TreasuryFault::Unreachable(fault.to_string())),
         }

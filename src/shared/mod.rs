@@ -19,7 +19,8 @@ pub use office::{GateRow, Office, PotRow};
 pub use treasury::{Postgres, Terms};
 
 /// The migrations, oldest first; the format of a database is how many of them it has seen.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/0001.sql"), include_str!("schema/0002.sql"), include_str!("schema/0003.sql")];
 /// Who may call what; applied after every migration.
 const GRANTS: &str = include_str!("schema/grants.sql");
 /// The channel on which gates are told to look for orders.

@@ -12,7 +12,7 @@ use super::rounds::go_round;
 use super::standing::{Moment, Standing};
 use super::{Address, MIGRATIONS};
 use crate::ledger::AccountId;
-use crate::model::{Kind, Name, Timestamp};
+use crate::model::{Giver, Kind, Name, Timestamp};
 use crate::pep::port::{Claim, Holding, Opening, Order, Pot, Round, Treasury, TreasuryFault};
 
 /// How long things may take. Gates and operators of one database should agree on them.
@@ -55,6 +55,8 @@ pub(super) struct Circular {
     pub(super) what: String,
     pub(super) account: String,
     pub(super) by: String,
+    /// Who gave it, as the database says and not as the order does.
+    pub(super) from: Giver,
 }
 
 /// Allowance out of a database that several gates share.
@@ -116,10 +118,11 @@ impl Postgres {
         if unsigned(get(&row, 1)?) <= acked {
             return Ok((asked, Vec::new()));
         }
-        let sql = "SELECT version, what, account, made_by FROM weir.orders_after($1)";
+        let sql = "SELECT version, what, account, made_by, gate FROM weir.orders_after($1)";
         let rows = self.link.query(self.heart(), sql, vec![whole(acked)]).map_err(fault)?;
         let order = |row: &Row| {
-            Ok(Circular { number: get(row, 0)?, what: get(row, 1)?, account: get(row, 2)?, by: get(row, 3)? })
+            let from = Giver::round(get::<Option<String>>(row, 4)?.as_deref());
+            Ok(Circular { number: get(row, 0)?, what: get(row, 1)?, account: get(row, 2)?, by: get(row, 3)?, from })
         };
         Ok((asked, rows.iter().map(order).collect::<Result<_, TreasuryFault>>()?))
     }

@@ -212,7 +212,7 @@ fn one_that_has_no_database_denies_what_is_shared_and_nothing_else() {
 }
 
 /// A gate whose process is gone: it neither says goodbye nor renews.
-fn vanish(member: Member) -> Store {
+pub fn vanish(member: Member) -> Store {
     let store = member.store.copy();
     let Member { keeper, .. } = &member;
     assert!(keeper.is_some());

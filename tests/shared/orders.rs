@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weir::ledger::AccountId;
-use weir::model::{Kind, ReasonCode};
+use weir::model::{Giver, Kind, ReasonCode};
 use weir::pdp::Compiled;
 use weir::pep::port::{Journal, Nobody, Order, Treasury as _};
 use weir::pep::{Gate, GateFault, Reach};
 use weir::shared::{Address, Office, Terms};
 
-use super::gates::{Member, Wall, sharing};
+use super::gates::{Member, Wall, sharing, vanish};
 use super::server::{Proxy, Server, TERMS};
 use super::support::{Store, key, tool};
 
@@ -234,6 +234,172 @@ fn a_gate_that_cannot_tell_the_others_has_stopped_and_says_so() {
     let no = far.gate.order(Order::Thaw, &acme(), "me").unwrap_err();
     assert!(matches!(no, GateFault::Alone(_)), "{no}");
     assert_eq!(far.gate.bars().len(), 1, "what cannot be asked about stays stopped");
+}
+
+/// Two gates, of which the first raises alarms; and what it says of `acme`.
+fn two(server: &Server) -> [Member; 2] {
+    let policy = sharing(Kind::ToolCalls, 1_000_000, 100);
+    ["g0", "g1"].map(|id| Member::start(id, server.address("gate"), policy.clone(), Store::default()))
+}
+
+/// The gate stays stopped, and by whom.
+fn stopped(member: &Member, call: &str, by: &str) {
+    let bars = member.gate.bars();
+    assert_eq!(bars.iter().map(|(_, bar)| bar.by.as_str()).collect::<Vec<_>>(), [by]);
+    let no = member.gate.admit(tool(call, "look", json!({}))).unwrap_err();
+    assert_eq!(no.decision.reason.code, ReasonCode::AccountFrozen);
+}
+
+#[test]
+fn a_gate_that_freezes_and_thaws_does_not_lift_what_another_has_stopped_for_itself() {
+    let Some(server) = Server::start() else { return };
+    let office = server.prepared();
+    let [own, other] = two(&server);
+    // As an alarm of telemetry does it.
+    own.gate.freeze(&acme(), "alarm").unwrap();
+    for round in 0..2 {
+        assert_eq!(other.gate.order(Order::Freeze, &acme(), "them").unwrap(), Reach::Gates);
+        assert_eq!(other.gate.order(Order::Thaw, &acme(), "them").unwrap(), Reach::Gates);
+        assert!(other.gate.bars().is_empty());
+        stopped(&own, &format!("after-{round}"), "alarm");
+    }
+    // It may even speak in the name of the gate whose alarm it was, which it knows from the database.
+    let epoch = server.sql("admin", "SELECT epoch FROM weir.gates WHERE gate = 'g0'");
+    for (number, what) in (5..).zip(["freeze", "thaw"]) {
+        let sql = format!("SELECT * FROM weir.order_from('g0', {epoch}, '{what}', 'acme', 'them')");
+        assert_eq!(server.sql("gate", &sql), format!("|{number}"));
+    }
+    let followed = || office.gates().unwrap().iter().all(|gate| gate.acked == 6);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !followed() {
+        assert!(Instant::now() < end, "{:?}", office.gates());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    stopped(&own, "after-forged", "alarm");
+    assert!(own.treasury.live(), "it has followed, and goes on with everything else");
+}
+
+#[test]
+fn an_alarm_while_an_order_stands_outlives_that_order() {
+    let Some(server) = Server::start() else { return };
+    server.prepared();
+    let [own, other] = two(&server);
+    other.gate.order(Order::Freeze, &acme(), "them").unwrap();
+    own.gate.freeze(&acme(), "alarm").unwrap();
+    let entries = own.gate.entries();
+    own.gate.freeze(&acme(), "alarm").unwrap();
+    assert_eq!(own.gate.entries(), entries, "once is enough");
+    other.gate.order(Order::Thaw, &acme(), "them").unwrap();
+    stopped(&own, "after", "alarm");
+    assert!(other.call("after", "look", 0).is_ok());
+}
+
+#[test]
+fn the_office_lifts_what_a_gate_has_stopped_for_itself() {
+    let Some(server) = Server::start() else { return };
+    let office = server.prepared();
+    let [own, other] = two(&server);
+    own.gate.freeze(&acme(), "alarm").unwrap();
+    other.gate.order(Order::Freeze, &acme(), "them").unwrap();
+    office.order(Order::Thaw, &acme(), "boss").unwrap();
+    for member in [&own, &other] {
+        assert!(member.gate.bars().is_empty());
+        assert!(member.call("after", "look", 0).is_ok());
+    }
+    // A revocation that a gate made for itself is for good, whoever asks.
+    own.gate.revoke(&acme(), "alarm").unwrap();
+    office.order(Order::Freeze, &acme(), "boss").unwrap();
+    office.order(Order::Thaw, &acme(), "boss").unwrap();
+    assert!(other.call("later", "look", 0).is_ok());
+    assert!(own.gate.bars().iter().all(|(_, bar)| bar.revoked && bar.by == "alarm"));
+    assert_eq!(own.gate.bars().len(), 1);
+}
+
+#[test]
+fn a_gates_own_operator_lifts_what_it_has_stopped_for_itself_and_no_more() {
+    let Some(server) = Server::start() else { return };
+    server.prepared();
+    let [own, other] = two(&server);
+    own.gate.freeze(&acme(), "alarm").unwrap();
+    other.gate.order(Order::Freeze, &acme(), "them").unwrap();
+    other.gate.order(Order::Thaw, &acme(), "them").unwrap();
+    stopped(&own, "before", "alarm");
+    assert_eq!(own.gate.order(Order::Thaw, &acme(), "me").unwrap(), Reach::Gates);
+    assert!(own.gate.bars().is_empty());
+    assert!(own.call("after", "look", 0).is_ok());
+    // An order of its own that went round and an alarm besides: one thaw, at itself, ends both.
+    own.gate.order(Order::Freeze, &acme(), "me").unwrap();
+    own.gate.freeze(&acme(), "alarm").unwrap();
+    assert_eq!(own.gate.order(Order::Thaw, &acme(), "me").unwrap(), Reach::Gates);
+    assert!(own.gate.bars().is_empty() && other.gate.bars().is_empty());
+    // An order that arrives while the operator's thaw is under way stays.
+    own.gate.freeze(&acme(), "alarm").unwrap();
+    own.gate.heed(Order::Freeze, &acme(), "boss", &Giver::Office).unwrap();
+    assert_eq!(own.gate.order(Order::Thaw, &acme(), "me").unwrap(), Reach::Gates);
+    stopped(&own, "ordered", "boss");
+    let no = own.gate.order(Order::Thaw, &acme(), "me").unwrap_err();
+    assert!(matches!(no, GateFault::Refused(_)), "{no}");
+    stopped(&own, "ordered-still", "boss");
+}
+
+#[test]
+fn an_order_that_could_not_go_round_is_lifted_by_no_other_gate() {
+    let Some(server) = Server::start() else { return };
+    server.prepared();
+    let policy = sharing(Kind::ToolCalls, 1_000_000, 100);
+    let proxy = Proxy::to(server.port);
+    let near = Member::start("near", server.address("gate"), policy.clone(), Store::default());
+    let far = Member::start("far", Address::parse(&proxy.url("gate"), None).unwrap(), policy, Store::default());
+    proxy.cut();
+    // By then nothing is on its way any more.
+    far.wait(false);
+    let no = far.gate.order(Order::Freeze, &acme(), "me").unwrap_err();
+    assert!(matches!(no, GateFault::Alone(_)), "{no}");
+    proxy.pass();
+    far.wait(true);
+    assert!(near.gate.bars().is_empty(), "it did not go round");
+    near.gate.order(Order::Freeze, &acme(), "them").unwrap();
+    near.gate.order(Order::Thaw, &acme(), "them").unwrap();
+    stopped(&far, "after", "me");
+    assert_eq!(far.gate.order(Order::Thaw, &acme(), "me").unwrap(), Reach::Gates);
+    assert!(far.gate.bars().is_empty());
+}
+
+/// With the journal read from its start, and from a snapshot of every moment.
+#[test]
+fn a_gate_that_was_killed_knows_what_it_has_stopped_for_itself() {
+    let Some(server) = Server::start() else { return };
+    let office = server.prepared();
+    let policy = sharing(Kind::ToolCalls, 1_000_000, 100);
+    let other = Member::start("other", server.address("gate"), policy.clone(), Store::default());
+    for every in [0, 1] {
+        let id = format!("own-{every}");
+        let start = |store| Member::start(&id, server.address("gate"), policy.clone(), store);
+        let store = Store::default();
+        store.snapshots_every(every);
+        let own = start(store);
+        own.gate.freeze(&acme(), "alarm").unwrap();
+        other.gate.order(Order::Freeze, &acme(), "them").unwrap();
+        let before = own.gate.bars();
+        let own = start(vanish(own));
+        assert_eq!(own.store.snapshots() > 0, every > 0);
+        assert_eq!(own.gate.bars(), before);
+        other.gate.order(Order::Thaw, &acme(), "them").unwrap();
+        stopped(&own, "after", "alarm");
+        let own = start(vanish(own));
+        stopped(&own, "restarted", "alarm");
+        other.gate.order(Order::Freeze, &acme(), "them").unwrap();
+        other.gate.order(Order::Thaw, &acme(), "them").unwrap();
+        stopped(&own, "again", "alarm");
+        if every == 0 {
+            office.order(Order::Thaw, &acme(), "boss").unwrap();
+        } else {
+            own.gate.order(Order::Thaw, &acme(), "me").unwrap();
+        }
+        let own = start(vanish(own));
+        assert!(own.gate.bars().is_empty(), "what was lifted is lifted after the next one too");
+        assert!(own.call("thawed", "look", 0).is_ok());
+    }
 }
 
 /// The measure by which others are known: 4 workers, 500 requests a second each, for 3 seconds, 3 times.

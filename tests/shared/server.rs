@@ -174,7 +174,24 @@ impl Server {
     /// The database, prepared, with a login for gates and one for operators.
     pub fn prepared(&self) -> Office {
         let office = Office::open(self.address("admin"), &TERMS).unwrap();
-        assert_eq!(office.migrate(), Ok((0, 2)));
+        assert_eq!(office.migrate(), Ok((0, 3)));
+        self.sql("admin", "CREATE ROLE gate LOGIN IN ROLE weir_gate; CREATE ROLE boss LOGIN IN ROLE weir_operator");
+        Office::open(self.address("boss"), &TERMS).unwrap()
+    }
+
+    /// The same as an earlier version has prepared it: the database has seen `format` migrations.
+    pub fn of_format(&self, format: usize) -> Office {
+        let schema = ["0001", "0002"].iter().take(format).enumerate().map(|(at, file)| {
+            let path = format!("{}/src/shared/schema/{file}.sql", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            format!("{text}\nINSERT INTO weir.format VALUES ({});\n", at + 1)
+        });
+        let begin = "CREATE SCHEMA weir; CREATE TABLE weir.format (version int PRIMARY KEY);\n".to_owned();
+        let grants = include_str!("../../src/shared/schema/grants.sql");
+        // Orders of gates came with the second format.
+        let known = |line: &&str| format > 1 || !line.contains("weir.order_from");
+        let grants: String = grants.lines().filter(known).flat_map(|line| [line, "\n"]).collect();
+        self.sql("admin", &(begin + &schema.collect::<String>() + &grants));
         self.sql("admin", "CREATE ROLE gate LOGIN IN ROLE weir_gate; CREATE ROLE boss LOGIN IN ROLE weir_operator");
         Office::open(self.address("boss"), &TERMS).unwrap()
     }

@@ -158,10 +158,10 @@ fn a_database_is_prepared_once_and_another_format_is_refused() {
     let unprepared = Postgres::open(server.address("admin"), &name("g"), TERMS, None).unwrap();
     assert!(unprepared.join(opening(1)).is_err());
     server.prepared();
-    assert_eq!(admin.migrate(), Ok((2, 2)), "twice does nothing");
+    assert_eq!(admin.migrate(), Ok((3, 3)), "twice does nothing");
     let gate = gate(&server, 1);
     gate.join(opening(1)).unwrap();
-    server.sql("admin", "INSERT INTO weir.format VALUES (3)");
+    server.sql("admin", "INSERT INTO weir.format VALUES (4)");
     assert!(admin.migrate().unwrap_err().contains("later than this version"));
     let fault = self::gate(&server, 2).join(opening(1)).unwrap_err();
     assert!(fault.to_string().contains("weir store migrate"), "{fault}");
@@ -171,18 +171,55 @@ fn a_database_is_prepared_once_and_another_format_is_refused() {
 #[test]
 fn a_database_of_the_first_format_is_brought_up_to_date() {
     let Some(server) = Server::start() else { return };
-    let office = server.prepared();
-    server.sql("admin", "DROP FUNCTION weir.order_from(text, bigint, text, text, text)");
-    server.sql("admin", "ALTER TABLE weir.orders DROP COLUMN gate");
-    server.sql("admin", "DELETE FROM weir.format WHERE version = 2");
+    let office = server.of_format(1);
     let acme = AccountId::parse("acme").unwrap();
     office.order(Order::Freeze, &acme, "before").unwrap();
     let gate = gate(&server, 1);
     assert!(gate.join(opening(1)).unwrap_err().to_string().contains("weir store migrate"));
     let admin = Office::open(server.address("admin"), &TERMS).unwrap();
-    assert_eq!(admin.migrate(), Ok((1, 2)));
+    assert_eq!(admin.migrate(), Ok((1, 3)));
+    assert_eq!(server.sql("gate", "SELECT * FROM weir.orders_after(0)"), "1|freeze|acme|before|");
     gate.join(opening(1)).unwrap();
     let no = gate.circulate(Order::Thaw, &acme, "me").unwrap_err();
     assert!(no.to_string().contains("from elsewhere"), "{no}");
     assert_eq!(gate.circulate(Order::Freeze, &acme, "me"), Ok(Round::Done), "it has no standing to wait for");
+}
+
+/// A gate of the second format goes on while the database is brought up to date: what it asks it may still ask, in its
+/// own words, and it is answered as before.
+#[test]
+fn a_gate_of_the_second_format_goes_on_through_the_migration() {
+    let Some(server) = Server::start() else { return };
+    let office = server.of_format(2);
+    let ask = |sql: &str| server.sql("gate", sql);
+    let orders = "SELECT version, what, account, made_by FROM weir.orders_after(0)";
+    assert_eq!(ask("SELECT weir.register('g', 5, 'first')"), "");
+    assert_eq!(ask("SELECT * FROM weir.order_from('g', 5, 'freeze', 'acme', 'me')"), "|1");
+    assert_eq!(ask(orders), "1|freeze|acme|me");
+    let admin = Office::open(server.address("admin"), &TERMS).unwrap();
+    assert_eq!(admin.migrate(), Ok((2, 3)));
+    assert_eq!(ask(orders), "1|freeze|acme|me");
+    assert_eq!(ask("SELECT * FROM weir.renew('g', 5, 6, 1, 1000)"), "|1|1");
+    assert_eq!(ask("SELECT * FROM weir.order_from('g', 5, 'thaw', 'acme', 'me')"), "|2");
+    let acme = AccountId::parse("acme").unwrap();
+    assert_eq!(ask("SELECT weir.leave('g', 5)"), "");
+    office.order(Order::Revoke, &acme, "boss").unwrap();
+    let all = "1|freeze|acme|me|g\n2|thaw|acme|me|g\n3|revoke|acme|boss|";
+    assert_eq!(ask("SELECT * FROM weir.orders_after(0)"), all, "who gave each, those of before too");
+}
+
+/// Who gave an order is what the database has checked: no gate passes for the office, and none for nobody.
+#[test]
+fn a_gate_does_not_give_an_order_as_the_office() {
+    let Some(server) = Server::start() else { return };
+    server.prepared();
+    let ask = |sql: &str| server.sql("gate", sql);
+    assert_eq!(ask("SELECT weir.register('g', 5, 'first')"), "");
+    for no in ["NULL, 5", "'', 5", "'office', 5", "'g', 4", "'g', NULL"] {
+        assert_eq!(ask(&format!("SELECT * FROM weir.order_from({no}, 'freeze', 'acme', 'me')")), "fenced|0", "{no}");
+    }
+    assert_eq!(ask("SELECT count(*) FROM weir.orders_after(0)"), "0");
+    assert!(server.try_sql("gate", "SELECT weir.give_order('thaw', 'acme', 'me')").is_err());
+    let everybody = "SELECT has_function_privilege('public', 'weir.orders_after(bigint)', 'execute')";
+    assert_eq!(server.sql("admin", everybody), "f");
 }

@@ -90,7 +90,7 @@ fn a_gate_speaks_tls_to_a_server_whose_name_it_checks_with_its_password() {
     let passfile = folder.path().join("pass");
     std::fs::write(&passfile, format!("127.0.0.1:{}:postgres:gate:{PASSWORD}\n", server.port)).unwrap();
     std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(asked(encrypted().with_passfile(&passfile).unwrap()), Ok(2));
+    assert_eq!(asked(encrypted().with_passfile(&passfile).unwrap()), Ok(3));
 
     let wrong = asked(encrypted().with_password("battery staple")).unwrap_err();
     assert!(wrong.contains("password authentication failed") && !wrong.contains("staple"), "{wrong}");

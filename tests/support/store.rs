@@ -103,7 +103,8 @@ impl Store {
     pub fn copy(&self) -> Self {
         let inner = self.inner();
         let (texts, entries, intents) = (inner.texts.clone(), inner.entries.clone(), inner.intents.clone());
-        let copy = Inner { texts, entries, intents, head: inner.head.clone(), ..Inner::default() };
+        let (head, every, snapshots) = (inner.head.clone(), inner.every, inner.snapshots.clone());
+        let copy = Inner { texts, entries, intents, head, every, snapshots, ..Inner::default() };
         Self(Arc::new(Mutex::new(copy)))
     }
 

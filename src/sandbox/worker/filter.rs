@@ -173,7 +173,7 @@ const HOSTILE: &[c_long] = &[
 const THREAD: [u64; 2] = [0x003d_0f00, 0x007d_0f00];
 
 /// `MADV_` values: give back, keep ready, huge pages or not, keep out of dumps, guard pages on and off.
-const ADVICE: [u64; 8] = [3, 4, 8, 14, 15, 16, 102, 103];
+const ADVICE: [u64; 9] = [3, 4, 8, 14, 15, 16, 22, 102, 103];
 
 /// Bits that a mapping may have beside "private": fixed, anonymous, not reserved, a stack, fixed without replacing.
 /// Not "shared" and not "grows down": neither counts against the memory limit.

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range as Span;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -27,6 +28,12 @@ thread_local! {
     static LAST: RefCell<(Option<Grip>, Option<Tank>)> = const { RefCell::new((None, None)) };
 }
 
+/// Pages that every program uses.
+struct Usual {
+    written: Vec<usize>,
+    used: Vec<Span<usize>>,
+}
+
 /// Makes the memories of one engine's guests.
 pub(crate) struct Memories {
     pub(super) image: Image,
@@ -34,8 +41,8 @@ pub(crate) struct Memories {
     /// For fuel.
     tanks: Mutex<Vec<Range>>,
     pages: Option<Pages>,
-    /// The pages that every program writes.
-    usual: OnceLock<Vec<usize>>,
+    /// What every program uses.
+    usual: OnceLock<Usual>,
     /// To itself: memories give their range back.
     me: Weak<Self>,
 }
@@ -52,13 +59,13 @@ impl Memories {
         Ok(Arc::new_cyclic(|me| Self { image, spare, tanks, pages, usual, me: me.clone() }))
     }
 
-    /// Takes the pages that were written in `memory`, where a small program ran, for those that every program writes:
-    /// new ranges have their own copies from now on, which are mostly made by a thread for which nobody waits.
+    /// Takes the pages that were used in `memory`, where a small program ran, for those that every program uses: new
+    /// ranges have them from now on, mostly by a thread for which nobody waits.
     pub(crate) fn learn(&self, memory: &Grip) {
-        let pages = self.pages.as_ref();
-        if let Some(written) = pages.and_then(|pages| pages.written(memory.base().addr(), self.image.size, KEPT)) {
+        let (Some(pages), base, size) = (&self.pages, memory.base().addr(), self.image.size) else { return };
+        if let (Some(written), Some(used)) = (pages.written(base, size, KEPT), pages.used(base, size)) {
             // Learnt once: whoever comes second has learnt the same.
-            let _ = self.usual.set(written);
+            let _ = self.usual.set(Usual { written, used });
         }
     }
 
@@ -90,11 +97,12 @@ impl Memories {
         Ok(Region::new(range, reserved, size, false, &self.me))
     }
 
-    /// A new range, with copies of its own of what every program writes.
+    /// A new range, with what every program reads in place and copies of its own of what every program writes.
     fn reserve(&self, whole: usize) -> io::Result<Range> {
         let range = Range::reserve(whole, &self.image)?;
-        if let Some(usual) = self.usual.get() {
-            range.clear(self.image.size, &self.image, Some(usual))?;
+        if let Some(Usual { written, used }) = self.usual.get() {
+            used.iter().for_each(|span| range.expect(span));
+            range.clear(self.image.size, &self.image, Some(written))?;
         }
         Ok(range)
     }

@@ -5,6 +5,7 @@
 //! memory and must not be believed to be there: without it everything works, only slower.
 
 use std::fs::File;
+use std::ops::Range as Span;
 use std::os::unix::fs::FileExt as _;
 
 use caps::CapSet;
@@ -15,6 +16,8 @@ use super::raw::PAGE;
 const ENTRY: usize = 8;
 /// Entries that are read at a time.
 const AT_ONCE: usize = 4096;
+/// Pages that are nearer to each other are one span: the kernel maps as many of a file around each that is read.
+const NEAR: usize = 16 * PAGE;
 /// Bits of an entry: in memory, on a swap device, of a file or of memory that is shared.
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
@@ -37,19 +40,34 @@ impl Pages {
     /// The offsets of those pages of the `size` bytes at `base`, private and of a file, that are not the file's any
     /// more; `None` where they are more than `most`, or where the kernel does not tell.
     pub(super) fn written(&self, base: usize, size: usize, most: usize) -> Option<Vec<usize>> {
-        let (count, mut written) = (size / PAGE, Vec::new());
+        self.those(base, size, most, |entry| entry & (PRESENT | SWAPPED) != 0 && entry & SHARED == 0)
+    }
+
+    /// Spans of offsets in the same bytes that were read or written, and a few between them that were not.
+    pub(super) fn used(&self, base: usize, size: usize) -> Option<Vec<Span<usize>>> {
+        let mut spans: Vec<Span<usize>> = Vec::new();
+        for at in self.those(base, size, usize::MAX, |entry| entry & PRESENT != 0)? {
+            match spans.last_mut() {
+                Some(last) if at - last.end <= NEAR => last.end = at + PAGE,
+                _ => spans.push(at..at + PAGE),
+            }
+        }
+        Some(spans)
+    }
+
+    fn those(&self, base: usize, size: usize, most: usize, wanted: impl Fn(u64) -> bool) -> Option<Vec<usize>> {
+        let (count, mut found) = (size / PAGE, Vec::new());
         let mut entries = vec![0; count.min(AT_ONCE) * ENTRY];
         for first in (0..count).step_by(AT_ONCE) {
             let read = entries.get_mut(..(count - first).min(AT_ONCE) * ENTRY)?;
             self.0.read_exact_at(read, ((base / PAGE + first) * ENTRY) as u64).ok()?;
             let entries = read.as_chunks::<ENTRY>().0.iter().map(|entry| u64::from_ne_bytes(*entry));
-            let own = |entry: &u64| entry & (PRESENT | SWAPPED) != 0 && entry & SHARED == 0;
-            written.extend((first..).zip(entries).filter(|(_, entry)| own(entry)).map(|(page, _)| page * PAGE));
-            if written.len() > most {
+            found.extend((first..).zip(entries).filter(|(_, entry)| wanted(*entry)).map(|(page, _)| page * PAGE));
+            if found.len() > most {
                 return None;
             }
         }
-        Some(written)
+        Some(found)
     }
 }
 

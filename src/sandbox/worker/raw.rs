@@ -13,6 +13,7 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::ops::Range as Span;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -159,6 +160,12 @@ impl Range {
             unsafe { mprotect(self.at(image.size), size - image.size, MprotectFlags::empty())? };
         }
         Ok(())
+    }
+
+    /// Has the kernel map what will be read in `span`; where it cannot, each page is mapped when it is read.
+    pub(super) fn expect(&self, span: &Span<usize>) {
+        // SAFETY: it reads, and changes nothing that can be seen, at addresses of our own.
+        let _ = unsafe { madvise(self.at(span.start), span.len(), Advice::LinuxPopulateRead) };
     }
 
     /// Forgets what was written in `from..to`.

@@ -4,6 +4,7 @@ A stub binds positions to names and nothing more. The denial, the tool's own err
 come back as exceptions; which of them it is, the gate says.
 """
 
+import functools
 import inspect
 
 from wit_world.imports import host
@@ -58,7 +59,12 @@ class Tool:
         self.__name__ = self.__qualname__ = self.name = spec["name"]
         self.__doc__ = self.description = spec["description"]
         self.__module__ = "tools"
-        self.__signature__ = signature(spec["params"])
+        self._params = spec["params"]
+
+    @functools.cached_property
+    def __signature__(self):
+        # Seldom asked for, and dearer than all the rest of a tool: every new interpreter makes its tools.
+        return signature(self._params)
 
     def __call__(self, *args, **kwargs):
         bound = self.bind(args, kwargs)

@@ -40,6 +40,8 @@ enum Command {
     Packages(packages::Args),
     /// Show the guests, their digests, and what of them is built.
     Ls,
+    /// Remove what other versions of weir have built; stop those first, they look for it when they start a worker.
+    Prune,
 }
 
 /// Runs the command; the exit code.
@@ -49,13 +51,29 @@ enum Command {
 pub fn run(args: Args) -> Result<u8, String> {
     let guests = match args.command {
         Command::Packages(args) => return packages::run(args),
+        Command::Prune => return said(&removed(&Guest::prune(None).map_err(|fault| fault.to_string())?)),
         Command::Build { guest } => Guest::build(&guest, None, &Shown::default()).map(|guest| vec![guest]),
         Command::Add { guest, file } => Guest::add(&guest, &file, None, &Shown::default()).map(|guest| vec![guest]),
         Command::Ls => Guest::all(None),
     };
-    let text: String = guests.map_err(|fault| fault.to_string())?.iter().map(listing).collect();
+    said(&guests.map_err(|fault| fault.to_string())?.iter().map(listing).collect::<String>())
+}
+
+fn said(text: &str) -> Result<u8, String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
     Ok(0)
+}
+
+fn removed(gone: &[(String, u64)]) -> String {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let all = megabytes(gone.iter().map(|(_, bytes)| bytes).sum());
+    let mut text: String =
+        gone.iter().map(|(file, bytes)| format!("  {:>8.1} MB   {file}\n", megabytes(*bytes))).collect();
+    text.push_str(&match gone.len() {
+        0 => "nothing to remove: every guest in the cache is in use\n".to_owned(),
+        count => format!("{count} files removed, {all:.1} MB; what is needed again is built again\n"),
+    });
+    text
 }
 
 fn listing(guest: &Guest) -> String {
@@ -66,7 +84,7 @@ fn listing(guest: &Guest) -> String {
     }
     text.push_str(&format!("  capabilities  {}\n  cache         {}\n", capabilities.join(", "), cache.display()));
     for (file, bytes) in files {
-        let stale = if guest.is_current(file) { "" } else { "  (of other sources; may be removed)" };
+        let stale = if guest.is_current(file) { "" } else { "  (of another version; `weir guest prune` removes it)" };
         text.push_str(&format!("  {:>8.1} MB   {file}{stale}\n", *bytes as f64 / 1e6));
     }
     if !guest.is_built() {
@@ -120,15 +138,19 @@ mod tests {
             cache: "/cache/".into(),
             files: vec![("python-ffff.wasm".into(), 24_000_000)],
             stem: Some("python-0123456789abcdef".into()),
+            compiled: Some("python-0123456789abcdef-01".into()),
         };
         let text = listing(&guest);
         assert!(
-            text.contains("24.0 MB   python-ffff.wasm  (of other sources")
+            text.contains("24.0 MB   python-ffff.wasm  (of another version")
                 && text.contains("not built yet: `weir guest build"),
             "{text}"
         );
         guest.files.push(("python-0123456789abcdef.wasm".into(), 1));
         assert!(!listing(&guest).contains("not built yet"));
+        for (rest, current) in [(".wasm", true), ("-9.pressed", true), ("-01.cwasm", true), ("-02.cwasm", false)] {
+            assert_eq!(guest.is_current(&format!("python-0123456789abcdef{rest}")), current, "{rest}");
+        }
         (guest.digest, guest.stem) = (None, None);
         let text = listing(&guest);
         assert!(text.contains("not built yet") && !text.contains("sha256"), "{text}");

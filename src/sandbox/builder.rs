@@ -75,8 +75,10 @@ pub struct Guest {
     pub cache: PathBuf,
     /// Its sealed files there: name and bytes.
     pub files: Vec<(String, u64)>,
-    /// The start of the names of those that are in use.
+    /// The start of the names of those that are made from what it is now.
     pub stem: Option<String>,
+    /// The same of those that are compiled for this program and this machine.
+    pub compiled: Option<String>,
 }
 
 impl Guest {
@@ -131,10 +133,32 @@ impl Guest {
         self.files.iter().any(|(file, _)| self.is_current(file))
     }
 
-    /// True for a file that is in use, false for one of other sources.
+    /// True for a file that this program uses, false for one that another version of it made or left.
     #[must_use]
     pub fn is_current(&self, file: &str) -> bool {
-        self.stem.as_ref().is_some_and(|stem| file.starts_with(stem))
+        let Some(rest) = self.stem.as_ref().and_then(|stem| file.strip_prefix(stem.as_str())) else { return false };
+        let made = rest == ".wasm" || rest.ends_with(".pressed");
+        made || self.compiled.as_ref().is_some_and(|compiled| file.starts_with(compiled))
+    }
+
+    /// Removes what this program does not use of any guest; the names and bytes of what is gone. A process of another
+    /// version that runs now may need it: a worker that it starts afterwards does not find its guest.
+    ///
+    /// # Errors
+    /// [`SandboxFault`] when the cache cannot be read or written.
+    pub fn prune(cache: Option<PathBuf>) -> Result<Vec<(String, u64)>, SandboxFault> {
+        let cache = Cache::open(cache)?;
+        // Nobody builds meanwhile.
+        let _lock = cache.lock()?;
+        let mut gone = Vec::new();
+        for row in &GUESTS {
+            let guest = Self::of(row, &cache)?;
+            for (file, bytes) in guest.files.iter().filter(|(file, _)| !guest.is_current(file)) {
+                cache.remove(file).map_err(|error| SandboxFault::Cache(error.to_string()))?;
+                gone.push((file.clone(), *bytes));
+            }
+        }
+        Ok(gone)
     }
 
     fn of(row: &GuestRow, cache: &Cache) -> Result<Self, SandboxFault> {
@@ -148,7 +172,8 @@ impl Guest {
             Route::Pip | Route::Npm => Some(digest(row.files)),
         };
         let (command, stem) = (command(row), stem(cache, row));
-        Ok(Self { name, language, world, capabilities, digest, command, cache: cache.path(""), files, stem })
+        let compiled = stem.as_deref().map(compile::name).transpose()?;
+        Ok(Self { name, language, world, capabilities, digest, command, cache: cache.path(""), files, stem, compiled })
     }
 }
 
@@ -394,6 +419,31 @@ mod tests {
         let files = |name: &str| Guest::of(row(name).unwrap(), &cache).unwrap().files;
         assert_eq!(files("python"), [("python-0123456789abcdef.wasm".to_owned(), 2)]);
         assert_eq!(files("python-numpy"), [("python-numpy-0123456789abcdef.wasm".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn what_this_program_does_not_use_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(folder.path().to_owned())).unwrap();
+        let stem = sources_stem(row("python").unwrap());
+        let compiled = compile::name(&stem).unwrap();
+        let used = [format!("{compiled}.cwasm"), format!("{compiled}-00.image"), format!("{stem}.wasm")];
+        let other = ["python-0123456789abcdef.wasm".into(), format!("{stem}-0123456789abcdef.image")];
+        let foreign = ["wheel-0123456789abcdef.whl".to_owned(), "python-notes".to_owned()];
+        for file in used.iter().chain(&other).chain(&foreign) {
+            cache.put(file, b"abc").unwrap();
+        }
+        let mut gone = Guest::prune(Some(folder.path().to_owned())).unwrap();
+        gone.sort();
+        let mut expected = other.map(|file| (file, 3));
+        expected.sort();
+        assert_eq!(gone, expected);
+        let mut left: Vec<_> = cache.list().unwrap().into_iter().map(|(file, _)| file).collect();
+        left.sort();
+        let mut kept = [used.as_slice(), &foreign].concat();
+        kept.sort();
+        assert_eq!(left, kept);
+        assert_eq!(Guest::prune(Some(folder.path().to_owned())).unwrap(), []);
     }
 
     #[test]

@@ -107,10 +107,15 @@ impl Cache {
         stored().map_err(|error| SandboxFault::Cache(error.to_string()))
     }
 
-    /// Removes `name`, if it is there.
-    pub(crate) fn remove(&self, name: &str) {
-        let _ = fs::remove_file(self.seal_path(name));
-        let _ = fs::remove_file(self.path(name));
+    /// Removes `name`, if it is there; its seal last, by which it is found.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        for path in [self.path(name), self.seal_path(name)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Every sealed file as (name, bytes).

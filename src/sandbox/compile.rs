@@ -137,6 +137,7 @@ fn warmed(cache: &Cache, name: &str, code: &Verified, image: Image) -> Result<Ve
     let request = "{\"tools\": [], \"imports\": [], \"files\": false, \"result_bytes\": 1000, \"aside\": true}\n{}";
     worker.rehearse("1 + 1", request, &mut memory).map_err(SandboxFault::Load)?;
     let warm = cache.put(&format!("{name}.image"), &memory);
-    cache.remove(&format!("{name}.cold"));
+    // Where it stays it is large, and harms nothing.
+    let _ = cache.remove(&format!("{name}.cold"));
     warm
 }

@@ -69,7 +69,7 @@ pub(super) fn add(cache: &Cache, name: &str, file: &Path, progress: &dyn Progres
         made?;
         cache.put(&note(row), format!("{} {}\n", added.digest, form()).as_bytes())
     };
-    taken().map(drop).inspect_err(|_| cache.remove(&format!("{stem}.wasm")))
+    taken().map(drop).inspect_err(|_| drop(cache.remove(&format!("{stem}.wasm"))))
 }
 
 /// The file that says which component is in use.

@@ -4,6 +4,7 @@
 mod books;
 
 use books::{journal, key};
+#[cfg(feature = "store")]
 use weir::audit::verify;
 use weir::journal::Memory;
 use weir::pep::port::{Head, Journal as _};

@@ -218,6 +218,10 @@ impl Bench {
         let each = all().saturating_sub(before) / count;
         let what = "private memory of an idle session, of 1,000";
         println!("{what:<46} {:>6.2} MiB   goal <= 1.5 MiB", each as f64 / 1048576.0);
+        let step = |session: u64| drop(black_box(self.run(&name(&format!("idle{session}")), "x + 1")));
+        row("step in the first of 1,000 live sessions", timed(2_000, |_| step(0)), "flat");
+        row("step in the last of them", timed(2_000, |_| step(count - 1)), "flat");
+        row("step in each of them in turn", timed(2_000, |index| step(index as u64 % count)), "");
         (0..count).for_each(|index| self.sandbox.close(&seat(&name(&format!("idle{index}")))));
     }
 

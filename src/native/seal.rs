@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
@@ -59,7 +60,24 @@ fn life(first: &Channel) -> Result<Said, Said> {
     {
         lacks(Wall::Seccomp, why)?;
     }
+    hearing().map_err(failed)?;
     Ok(become_program(&plan, streams))
+}
+
+/// Has the program hear every signal that means something to it, even where whoever started the gate ignores it, as a
+/// shell does for what it runs in the background: what is ignored stays so in a program, what is caught does not.
+fn hearing() -> io::Result<()> {
+    let heard = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGTERM,
+        libc::SIGCHLD,
+        libc::SIGTSTP,
+    ];
+    heard.into_iter().try_for_each(|signal| signal_hook::flag::register(signal, Arc::default()).map(drop))
 }
 
 fn limit(plan: &Plan) -> rustix::io::Result<()> {

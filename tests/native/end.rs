@@ -234,6 +234,16 @@ pub fn a_signal_is_handed_on_once_and_a_second_ends_everything() {
     assert_eq!((exit(&outcome), outcome.status, marked(&mark)), (130, Status::Failed, 0), "{outcome:?}");
 }
 
+/// A gate that a script starts in the background ignores what comes from the terminal; its programs do not.
+pub fn a_program_hears_its_signals_whatever_the_gate_ignores() {
+    let line = "trap '' HUP INT QUIT USR1 USR2 TERM; exec \"$@\"";
+    let tests = ["a_signal_is_handed_on_once", "a_program_is_told_before_it_is_ended"];
+    let own = std::env::current_exe().unwrap();
+    let ran = Command::new("sh").args(["-c", line, "sh"]).arg(own).args(tests).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("2 passed"), "{said}");
+}
+
 pub fn a_revocation_ends_everything() {
     let (place, mark, asks) = (Place::make(), marker(), Arc::new(Nobody::default()));
     let mut launcher = place.launcher();

@@ -31,6 +31,7 @@ const TESTS: &[Test] = tests![
     end::a_launcher_that_is_stopped_keeps_nothing_alive,
     end::a_program_is_told_before_it_is_ended,
     end::a_signal_is_handed_on_once_and_a_second_ends_everything,
+    end::a_program_hears_its_signals_whatever_the_gate_ignores,
     end::a_revocation_ends_everything,
     walls::the_network_of_the_machine_is_out_of_reach,
     walls::a_door_leads_to_the_gate_and_nowhere_else,

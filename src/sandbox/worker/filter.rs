@@ -172,7 +172,8 @@ const HOSTILE: &[c_long] = &[
 /// The flags with which glibc and musl start a thread; every other `clone` makes a process or a namespace.
 const THREAD: [u64; 2] = [0x003d_0f00, 0x007d_0f00];
 
-/// `MADV_` values: give back, keep ready, huge pages or not, keep out of dumps, guard pages on and off.
+/// `MADV_` values: give back, keep ready, huge pages or not, keep out of dumps, map now what will be
+/// read, guard pages on and off.
 const ADVICE: [u64; 9] = [3, 4, 8, 14, 15, 16, 22, 102, 103];
 
 /// Bits that a mapping may have beside "private": fixed, anonymous, not reserved, a stack, fixed without replacing.

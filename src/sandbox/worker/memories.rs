@@ -248,6 +248,7 @@ mod tests {
         assert_eq!(unlike(&other), [0; 0]);
         assert_eq!(written(&other), [PAGE, 3 * PAGE, 40 * PAGE], "what every one writes is its own already");
     }
+
     #[test]
     fn without_the_page_map_a_memory_comes_back_as_the_image_all_the_same() {
         let folder = tempfile::tempdir().unwrap();
